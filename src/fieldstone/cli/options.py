@@ -1,0 +1,88 @@
+"""The arguments and options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from fieldstone.search import Filter
+    from fieldstone.settings import Settings
+    from fieldstone.workspace import Workspace
+
+WorkspacePath = Annotated[
+    Path,
+    typer.Argument(metavar="WORKSPACE", help="The folder that `fieldstone build` made.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a setting, such as search.mode=dense. May be given again.",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(metavar="GLOB", help="Only documents with such a path: 'tariffs/*'.", show_default=False),
+]
+Type = Annotated[
+    str | None,
+    typer.Option(
+        "--type", metavar="SUFFIX", help="Only documents of this type: pdf, docx, md …", show_default=False
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        help="Only documents of this day, month or year, or later: 2025, 2025-03, 2025-03-31.",
+        show_default=False,
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE", help="Only documents of this day, month or year, or earlier.", show_default=False
+    ),
+]
+Mode = Annotated[
+    Literal["dense", "lexical", "fused"] | None,
+    typer.Option(help="Search by meaning, by words, or by both.", show_default=False),
+]
+Rerank = Annotated[
+    Literal["none", "likelihood", "cross-encoder"] | None,
+    typer.Option(
+        help="Look at the best again: not at all, by how likely the generator finds the question after "
+        "each, or with the reranker of the settings.",
+        show_default=False,
+    ),
+]
+
+
+def settings_of(
+    workspace: Workspace,
+    changes: list[str] | None = None,
+    *,
+    mode: str | None = None,
+    rerank: str | None = None,
+    reading: str | None = None,
+) -> Settings:
+    """The settings of a workspace with what the options of this call change."""
+    from fieldstone.recipes import choose_settings
+
+    named = {"search.mode": mode, "search.rerank": rerank, "answer.reading": reading}
+    flags = [f"{name}={value}" for name, value in named.items() if value is not None]
+    return choose_settings(None, workspace.stored_settings(), flags=[*(changes or ()), *flags])
+
+
+def filter_of(source: str | None, type_: str | None, since: str | None, until: str | None) -> Filter:
+    """The filter that the options describe."""
+    from fieldstone.search import Filter
+
+    return Filter(source, type_.lower().removeprefix(".") if type_ else None, since, until)

@@ -1,0 +1,60 @@
+"""Every error that Fieldstone raises on purpose. Each message says what happened and what to do next.
+
+FieldstoneError
+├── SettingsError     a setting is unknown, out of range, or contradicts another
+├── ReadError         a file gives no text; `reason` says why
+├── WorkspaceError    a workspace is missing, foreign, damaged or busy
+├── StoreError        a vector store cannot be reached or does not fit
+├── ModelError        a model is missing, damaged or does not fit
+│   └── EndpointError a model server does not answer, or answers nonsense
+├── QuestionsError    a file of questions cannot be read
+└── MissingExtra      an optional package is not installed
+"""
+
+from __future__ import annotations
+
+
+class FieldstoneError(Exception):
+    """The root of the tree: catch it to catch all that Fieldstone raises on purpose."""
+
+
+class SettingsError(FieldstoneError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class ReadError(FieldstoneError):
+    """A file gives no text."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class WorkspaceError(FieldstoneError):
+    """A workspace is missing, foreign, damaged or busy."""
+
+
+class StoreError(FieldstoneError):
+    """A vector store cannot be reached or does not fit."""
+
+
+class ModelError(FieldstoneError):
+    """A model is missing, damaged or does not fit."""
+
+
+class EndpointError(ModelError):
+    """A model server does not answer, or answers nonsense."""
+
+
+class QuestionsError(FieldstoneError):
+    """A file of questions cannot be read."""
+
+
+class MissingExtra(FieldstoneError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package!r} is not installed; type: pip install 'fieldstone[{extra}]'")
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,1 @@
+"""Evaluation: measure a system on questions with known answers, compare two, and report."""

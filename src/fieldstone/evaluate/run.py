@@ -1,0 +1,235 @@
+"""A workspace put to the test: questions asked of several systems, measured, compared in pairs.
+
+A system is named by what it does: `dense`, `lexical` or `fused` searches; `fused+likelihood` reranks;
+`fused+likelihood/one-by-one` also answers. Searching systems get retrieval measures, answering ones all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Any
+
+from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
+from fieldstone.errors import QuestionsError, SettingsError
+from fieldstone.evaluate import measures
+from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
+from fieldstone.evaluate.evidence import Located, locate, relevant_passages
+from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.report import Evaluation
+from fieldstone.library import Library
+from fieldstone.progress import Progress, silent
+from fieldstone.records import Answer, Hit
+from fieldstone.search import search
+from fieldstone.settings import Settings
+from fieldstone.workspace import Workspace
+
+BATCH = 16
+"""Questions asked at once."""
+
+RETRIEVAL = ("recall@1", "recall@5", "recall@10", "MRR@10", "nDCG@10")
+ANSWERS = ("EM", "F1", "citation-accuracy", "refusal-precision", "refusal-recall", "over-refusal")
+
+_NAME = re.compile(r"(dense|lexical|fused)(?:\+(likelihood|cross-encoder))?(?:/(one-by-one|together))?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A question with the passages that are relevant to it, one group a piece of evidence."""
+
+    question: Question
+    relevant: tuple[frozenset[str], ...]
+
+
+def evaluate(
+    workspace: Workspace,
+    settings: Settings,
+    questions: Sequence[Question],
+    systems: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Evaluation:
+    """Ask every question of every system (default: the searches alone, then what the settings say).
+
+    Each measure comes with a 95 % interval clustered by document, each pair of systems with the paired
+    difference. Questions whose evidence stands nowhere in the library count for no measure but refusal.
+    """
+    if not questions:
+        raise QuestionsError("no questions to ask; give a file with at least one")
+    names = list(dict.fromkeys(systems)) or default_systems(settings)
+    variants = {name: _variant(settings, name) for name in names}
+    opened = open_system(workspace, _most_needed(settings, variants.values()))
+    library = opened.index.library
+    located = locate(questions, library.documents())
+    judged = _judge(library, questions, located)
+    rows: list[dict[str, Any]] = []
+    for name, variant in variants.items():
+        system = replace(opened, settings=variant)
+        answers = "/" in name
+        for start in range(0, len(judged), BATCH):
+            progress(name, start, len(judged), "questions")
+            rows += _ask(system, name, answers, judged[start : start + BATCH])
+        progress(name, len(judged), len(judged), "questions")
+    return Evaluation(
+        date=datetime.now(UTC),
+        systems={name: _estimates(rows, judged, name) for name in names},
+        differences={f"{b} - {a}": _differences(rows, judged, a, b) for a, b in combinations(names, 2)},
+        settings=settings.model_dump(mode="json"),
+        notes=tuple(_notes(questions, located)),
+        rows=rows,
+    )
+
+
+def default_systems(settings: Settings) -> list[str]:
+    """The three searches alone, then the whole system that the settings describe."""
+    whole = settings.search.mode
+    name = whole if settings.search.rerank == "none" else f"{whole}+{settings.search.rerank}"
+    reading = "one-by-one" if settings.answer.reading == "auto" else settings.answer.reading
+    searches = ["lexical"] if whole == "lexical" else ["lexical", "dense", "fused"]
+    return [*searches, f"{name}/{reading}"]
+
+
+def _variant(settings: Settings, name: str) -> Settings:
+    """The settings that make the system of that name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise SettingsError(
+            f"there is no system {name!r}; write dense, lexical or fused, then +likelihood or +cross-encoder "
+            "to rerank, then /one-by-one or /together to answer"
+        )
+    mode, rerank, reading = match.groups()
+    search_ = settings.search.model_copy(update={"mode": mode, "rerank": rerank or "none"})
+    answer_ = settings.answer.model_copy(update={"reading": reading or "auto"})
+    return settings.model_copy(update={"search": search_, "answer": answer_})
+
+
+def _most_needed(settings: Settings, variants: Iterable[Settings]) -> Settings:
+    """Settings under which all that any of the variants needs is opened."""
+    variants = list(variants)
+    lexical = all(v.search.mode == "lexical" for v in variants)
+    crossed = any(v.search.rerank == "cross-encoder" for v in variants)
+    return settings.model_copy(
+        update={
+            "search": settings.search.model_copy(
+                update={
+                    "mode": "lexical" if lexical else "fused",
+                    "rerank": "cross-encoder" if crossed else "none",
+                }
+            )
+        }
+    )
+
+
+def _judge(library: Library, questions: Sequence[Question], located: Located) -> list[_Judged]:
+    by_document: dict[str, list[Any]] = {}
+    for passage in library.passages():
+        by_document.setdefault(passage.document_id, []).append(passage)
+    judged = []
+    for question in questions:
+        spans = located.spans.get(question.id, {})
+        relevant = {
+            id_
+            for document, its in spans.items()
+            for id_ in relevant_passages(its, by_document.get(document, ()))
+        }
+        judged.append(_Judged(question, (frozenset(relevant),) if relevant else ()))
+    return judged
+
+
+def _ask(system: System, name: str, answering: bool, batch: Sequence[_Judged]) -> Iterator[dict[str, Any]]:
+    questions = [item.question.question for item in batch]
+    began = time.perf_counter()
+    answers: list[Answer] = answer(system, questions) if answering else []
+    found: list[list[Hit]] = [list(given.hits) for given in answers]
+    if not answering:
+        found = search(system.index, questions, system.settings.search, SEARCH_DEPTH)
+    seconds = (time.perf_counter() - began) / len(batch)
+    for i, (item, hits) in enumerate(zip(batch, found, strict=True)):
+        values: dict[str, Value] = _search_measures(item, hits)
+        row: dict[str, Any] = {
+            "system": name,
+            "id": item.question.id,
+            "question": item.question.question,
+            "answers": list(item.question.answers),
+            "source": item.question.source,
+            "relevant": sorted(id_ for group in item.relevant for id_ in group),
+            "hits": [{"passage": h.passage.id, "score": h.score, **h.scores} for h in hits],
+        }
+        if answering:
+            given = answers[i]
+            values |= _answer_measures(item, given)
+            row |= {
+                "answer": given.text,
+                "abstained": given.abstained,
+                "confidence": given.confidence,
+                "citations": [
+                    {"passage": c.passage_id, "quote": c.quote, "verified": c.verified}
+                    for c in given.citations
+                ],
+            }
+        yield {**row, "seconds": seconds, "measures": {**values, "seconds": seconds}}
+
+
+def _search_measures(item: _Judged, hits: Sequence[Hit]) -> dict[str, Value]:
+    ranked = [hit.passage.id for hit in hits]
+    grades = dict.fromkeys((id_ for group in item.relevant for id_ in group), 1.0)
+    return {
+        "recall@1": measures.recall_at(1, ranked, item.relevant),
+        "recall@5": measures.recall_at(5, ranked, item.relevant),
+        "recall@10": measures.recall_at(10, ranked, item.relevant),
+        "MRR@10": measures.reciprocal_rank(ranked, item.relevant, 10),
+        "nDCG@10": measures.ndcg_at(10, ranked, grades),
+    }
+
+
+def _answer_measures(item: _Judged, given: Answer) -> dict[str, Value]:
+    answers, answerable = item.question.answers, item.question.answerable
+    text = "" if given.abstained else given.text
+    cited = [citation.passage_id for citation in given.citations]
+    return {
+        "EM": measures.exact_match(text, answers) if answerable else None,
+        "F1": measures.token_f1(text, answers) if answerable else None,
+        "citation-accuracy": measures.citation_accuracy(cited, item.relevant, abstained=given.abstained),
+        "refusal-precision": measures.refusal_precision(abstained=given.abstained, answerable=answerable),
+        "refusal-recall": measures.refusal_recall(abstained=given.abstained, answerable=answerable),
+        "over-refusal": measures.over_refusal(abstained=given.abstained, answerable=answerable),
+    }
+
+
+def _clusters(judged: Sequence[_Judged]) -> list[str]:
+    """The document a question is about; a question about none stands for itself."""
+    return [item.question.source or item.question.id for item in judged]
+
+
+def _values(rows: Sequence[Mapping[str, Any]], system: str) -> dict[str, list[Value]]:
+    its = [row["measures"] for row in rows if row["system"] == system]
+    names = [name for name in (*RETRIEVAL, *ANSWERS, "seconds") if name in its[0]]
+    return {name: [row[name] for row in its] for name in names}
+
+
+def _estimates(
+    rows: Sequence[Mapping[str, Any]], judged: Sequence[_Judged], system: str
+) -> dict[str, Estimate]:
+    clusters = _clusters(judged)
+    found = {name: bootstrap_mean(v, clusters) for name, v in _values(rows, system).items()}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _differences(
+    rows: Sequence[Mapping[str, Any]], judged: Sequence[_Judged], a: str, b: str
+) -> dict[str, Estimate]:
+    clusters = _clusters(judged)
+    first, second = _values(rows, a), _values(rows, b)
+    found = {name: paired_difference(second[name], first[name], clusters) for name in second if name in first}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _notes(questions: Sequence[Question], located: Located) -> Iterator[str]:
+    unanswerable = sum(not q.answerable for q in questions)
+    yield f"{len(questions)} questions, {unanswerable} of them unanswerable"
+    if located.missing:
+        shown = ", ".join(located.missing[:5])
+        yield f"the evidence of {len(located.missing)} questions stands nowhere in the library ({shown})"

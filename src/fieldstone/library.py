@@ -1,0 +1,463 @@
+"""The library: one SQLite file with files, documents, passages and vectors; the one source of truth.
+
+Written in short transactions, so a kill at any point loses at most the batch under way, and read by
+any number of processes while one writes (write-ahead log). Everything that is derived from it (lexical
+index, vector stores) follows its log of changes and can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fieldstone.errors import WorkspaceError
+from fieldstone.records import Document, Heading, Passage, with_context
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE roots (label TEXT PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+CREATE TABLE files (
+    source TEXT PRIMARY KEY,
+    root TEXT NOT NULL REFERENCES roots(label),
+    content TEXT NOT NULL,      -- fingerprint of the bytes
+    reader TEXT NOT NULL,       -- fingerprint of the readers that read it
+    size INTEGER NOT NULL,
+    reason TEXT,                -- why it gives no text
+    warnings TEXT NOT NULL      -- JSON list
+);
+CREATE TABLE documents (
+    id TEXT PRIMARY KEY,
+    source TEXT NOT NULL REFERENCES files(source) ON DELETE CASCADE,
+    title TEXT NOT NULL,
+    text TEXT NOT NULL,
+    metadata TEXT NOT NULL,     -- JSON object
+    headings TEXT NOT NULL,     -- JSON list of [level, text, start]
+    pages TEXT NOT NULL,        -- JSON list of offsets
+    split TEXT                  -- fingerprint of the splitting that made its passages
+);
+CREATE INDEX documents_source ON documents(source);
+CREATE TABLE passages (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    headings TEXT NOT NULL,     -- JSON list
+    page INTEGER
+);
+CREATE INDEX passages_document ON passages(document);
+CREATE TABLE vectors (
+    encoder TEXT NOT NULL,      -- fingerprint of the encoder that made it
+    passage INTEGER NOT NULL REFERENCES passages(row) ON DELETE CASCADE,
+    vector BLOB NOT NULL,       -- float32, little endian
+    PRIMARY KEY (encoder, passage)
+) WITHOUT ROWID;
+CREATE INDEX vectors_passage ON vectors(passage);
+CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, id TEXT NOT NULL);
+CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
+    INSERT INTO removed (row, id) VALUES (old.row, old.id);
+END;
+"""
+
+PASSAGE = 'passages.id, document, passages.text, start, "end", passages.headings, page'
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """What the library knows of a file; `reason` says why it gives no text."""
+
+    source: str
+    root: str
+    content: str
+    reader: str
+    size: int
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far something that follows the library has come."""
+
+    library: str
+    added: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much is in a library."""
+
+    files: int
+    unread: int
+    documents: int
+    unsplit: int
+    passages: int
+    embedded: int
+    characters: int
+
+
+class Library:
+    """One open `library.db`. Use it from one thread; open another one for another thread."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not path.exists() and not create:
+            raise WorkspaceError(
+                f"there is no library at {path}; make one with: fieldstone build FOLDER --into {path.parent}"
+            )
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA foreign_keys = ON")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and create:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._create()
+            elif version != SCHEMA_VERSION:
+                raise WorkspaceError(
+                    f"{path} has schema {version}, this Fieldstone reads {SCHEMA_VERSION}; "
+                    f"move {path.parent} away and type: fieldstone build FOLDER --into {path.parent}"
+                )
+            self._db.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.DatabaseError as error:
+            raise WorkspaceError(
+                f"{path} cannot be opened as a library ({error}); move {path.parent} away "
+                f"and type: fieldstone build FOLDER --into {path.parent}"
+            ) from None
+        self.id = str(self.meta("library"))
+
+    def _create(self) -> None:
+        with self.transaction():
+            if self._db.execute("PRAGMA user_version").fetchone()[0]:
+                return  # another process was faster
+            for statement in _statements(SCHEMA):
+                self._db.execute(statement)
+            self._db.execute("INSERT INTO meta VALUES ('library', ?)", (uuid.uuid4().hex,))
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read in the block is of one moment, whatever another process writes."""
+        if self._db.in_transaction:  # inside another one
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    # -- small facts
+
+    def meta(self, key: str) -> str | None:
+        """A small fact, such as the fingerprint of the encoder in use."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a small fact."""
+        self._db.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    def counts(self) -> Counts:
+        """How much is in the library, all of one moment."""
+        row = self._db.execute(
+            """SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM files WHERE reason IS NOT NULL),
+                      count(*), coalesce(sum(split IS NULL), 0),
+                      (SELECT count(*) FROM passages),
+                      (SELECT count(*) FROM vectors
+                        WHERE encoder = (SELECT value FROM meta WHERE key = 'encoder')),
+                      coalesce(sum(length(text)), 0) FROM documents"""
+        ).fetchone()
+        return Counts(*row)
+
+    # -- files and documents
+
+    def roots(self) -> dict[str, str]:
+        """Label -> path of the folders that were added; the first one's label is empty."""
+        return dict(self._db.execute("SELECT label, path FROM roots"))
+
+    def add_root(self, label: str, path: str) -> None:
+        """Remember a folder."""
+        self._db.execute("INSERT INTO roots VALUES (?, ?)", (label, path))
+
+    def files(self) -> dict[str, FileRow]:
+        """Source -> what is known of each file, in order of source."""
+        rows = self._db.execute(
+            "SELECT source, root, content, reader, size, reason, warnings FROM files ORDER BY source"
+        )
+        return {
+            source: FileRow(source, root, content, reader, size, reason, tuple(json.loads(warnings)))
+            for source, root, content, reader, size, reason, warnings in rows
+        }
+
+    def put_file(self, file: FileRow, documents: Iterable[Document]) -> None:
+        """Keep a file and its documents in the place of what its source held, in one transaction."""
+        with self.transaction():
+            kept = {
+                row[0]
+                for row in self._db.execute("SELECT id FROM documents WHERE source = ?", (file.source,))
+            }
+            self._db.execute(
+                """INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(source) DO UPDATE SET
+                   root = excluded.root, content = excluded.content, reader = excluded.reader,
+                   size = excluded.size, reason = excluded.reason, warnings = excluded.warnings""",
+                (
+                    file.source,
+                    file.root,
+                    file.content,
+                    file.reader,
+                    file.size,
+                    file.reason,
+                    json.dumps(file.warnings),
+                ),
+            )
+            for document in documents:
+                values = (
+                    document.title,
+                    document.text,
+                    json.dumps(dict(document.metadata), ensure_ascii=False),
+                    json.dumps([[h.level, h.text, h.start] for h in document.headings], ensure_ascii=False),
+                    json.dumps(document.pages),
+                )
+                if document.id in kept:  # the same text under the same source: its passages may stay
+                    kept.discard(document.id)
+                    self._db.execute(
+                        """UPDATE documents SET
+                           split = CASE WHEN title = ?1 AND headings = ?4 AND pages = ?5 THEN split END,
+                           title = ?1, text = ?2, metadata = ?3, headings = ?4, pages = ?5 WHERE id = ?6""",
+                        (*values, document.id),
+                    )
+                else:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                        (document.id, document.source, *values),
+                    )
+            self._db.executemany("DELETE FROM documents WHERE id = ?", [(id_,) for id_ in kept])
+
+    def remove_files(self, sources: Collection[str]) -> None:
+        """Forget files with all that came from them, in one transaction."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM files WHERE source = ?", [(source,) for source in sources])
+
+    def document(self, id_: str) -> Document:
+        """The document of that id. Raises KeyError when there is none."""
+        row = self._db.execute("SELECT * FROM documents WHERE id = ?", (id_,)).fetchone()
+        if row is None:
+            raise KeyError(id_)
+        return _document(row)
+
+    def documents(self, source: str | None = None) -> Iterator[Document]:
+        """All documents in order of source, or those of one file."""
+        where, values = ("WHERE source = ?", (source,)) if source is not None else ("", ())
+        for row in self._db.execute(f"SELECT * FROM documents {where} ORDER BY source, rowid", values):
+            yield _document(row)
+
+    # -- passages
+
+    def unsplit(self, split: str) -> list[str]:
+        """Ids of the documents whose passages were not made by this splitting."""
+        rows = self._db.execute(
+            "SELECT id FROM documents WHERE split IS NOT ? ORDER BY source, rowid", (split,)
+        )
+        return [row[0] for row in rows]
+
+    def put_passages(self, document: str, split: str, passages: Iterable[Passage]) -> int:
+        """Keep a document's passages in the place of those it had; returns how many, in one transaction."""
+        rows = [
+            (p.id, document, p.start, p.end, p.text, json.dumps(p.headings, ensure_ascii=False), p.page)
+            for p in passages
+        ]
+        with self.transaction():
+            self._db.execute("DELETE FROM passages WHERE document = ?", (document,))
+            self._db.executemany("INSERT INTO passages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.execute("UPDATE documents SET split = ? WHERE id = ?", (split, document))
+        return len(rows)
+
+    def passages(self, ids: Sequence[str] | None = None) -> list[Passage]:
+        """The passages of these ids in this order, those that are gone left out; without ids, all of them."""
+        if ids is None:
+            return [_passage(row) for row in self._db.execute(f"SELECT {PASSAGE} FROM passages ORDER BY row")]
+        found: dict[str, Passage] = {}
+        for row in self._select_in(f"SELECT {PASSAGE} FROM passages WHERE id IN", ids):
+            found[row[0]] = _passage(row)
+        return [found[id_] for id_ in ids if id_ in found]
+
+    def texts(self, after: int = 0, upto: int | None = None) -> Iterator[tuple[int, str, str]]:
+        """(row, passage id, text with title and headings) of the passages after a row, in order."""
+        rows = self._db.execute(
+            """SELECT row, passages.id, documents.title, passages.headings, passages.text
+               FROM passages JOIN documents ON documents.id = document
+               WHERE row > ? AND row <= ? ORDER BY row""",
+            (after, 2**62 if upto is None else upto),
+        )
+        for row, id_, title, headings, text in rows:
+            yield row, id_, with_context(text, title, json.loads(headings))
+
+    def sources(self, documents: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Document id -> (source, title)."""
+        rows = self._select_in("SELECT id, source, title FROM documents WHERE id IN", list(documents))
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    def select(self, source: str | None, type_: str | None, since: str | None, until: str | None) -> set[str]:
+        """Ids of the passages whose document has a source like this glob, this type, a date in this range."""
+        rows = self._db.execute(
+            """SELECT passages.id FROM passages JOIN documents ON documents.id = document
+               WHERE (?1 IS NULL OR documents.source GLOB ?1)
+                 AND (?2 IS NULL OR json_extract(metadata, '$.type') = ?2)
+                 AND (?3 IS NULL OR json_extract(metadata, '$.date') >= ?3)
+                 AND (?4 IS NULL OR substr(json_extract(metadata, '$.date'), 1, length(?4)) <= ?4)""",
+            (source, type_, since, until),
+        )
+        return {row[0] for row in rows}
+
+    # -- vectors
+
+    def unembedded(self, encoder: str) -> list[int]:
+        """Rows of the passages that have no vector of this encoder."""
+        rows = self._db.execute(
+            """SELECT row FROM passages WHERE NOT EXISTS
+               (SELECT 1 FROM vectors WHERE encoder = ? AND passage = row) ORDER BY row""",
+            (encoder,),
+        )
+        return [row[0] for row in rows]
+
+    def texts_of(self, rows: Sequence[int]) -> list[tuple[int, str]]:
+        """(row, text with title and headings) of these rows, those that are gone left out."""
+        found = self._select_in(
+            """SELECT row, documents.title, passages.headings, passages.text
+               FROM passages JOIN documents ON documents.id = document WHERE row IN""",
+            rows,
+        )
+        return [
+            (row, with_context(text, title, json.loads(headings))) for row, title, headings, text in found
+        ]
+
+    def put_vectors(self, encoder: str, rows: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Keep vectors (n, dimension) of passages that are still there, in one transaction."""
+        data = [(encoder, v.astype("<f4").tobytes(), row) for row, v in zip(rows, vectors, strict=True)]
+        with self.transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO vectors SELECT ?1, row, ?2 FROM passages WHERE row = ?3", data
+            )
+
+    def embedded(self, encoder: str) -> set[str]:
+        """Ids of the passages that have a vector of this encoder."""
+        rows = self._db.execute(
+            "SELECT id FROM vectors JOIN passages ON row = passage WHERE encoder = ?", (encoder,)
+        )
+        return {row[0] for row in rows}
+
+    def vectors(
+        self, encoder: str, ids: Sequence[str], batch: int = 20_000
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """Ids and vectors (n, dimension) of these passages in batches, those without one left out."""
+        statement = "SELECT id, vector FROM passages CROSS JOIN vectors ON row = passage WHERE id IN"
+        for i in range(0, len(ids), batch):
+            found = list(self._select_in(statement, ids[i : i + batch], " AND encoder = ?", encoder))
+            if found:
+                matrix = np.frombuffer(b"".join(row[1] for row in found), dtype="<f4")
+                yield [row[0] for row in found], matrix.reshape(len(found), -1)
+
+    def use_encoder(self, encoder: str) -> None:
+        """Switch to an encoder's vectors and drop all others, in one transaction.
+
+        Raises WorkspaceError when a passage has no vector of it.
+        """
+        with self.transaction():
+            if missing := len(self.unembedded(encoder)):
+                raise WorkspaceError(
+                    f"{missing} passages have no vector of encoder {encoder} yet; build again"
+                )
+            self.set_meta("encoder", encoder)
+            self._db.execute("DELETE FROM vectors WHERE encoder != ?", (encoder,))
+
+    # -- for those who follow
+
+    def version(self) -> tuple[int, int]:
+        """Changes whenever the library does, through this connection or another; cheap to ask."""
+        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+
+    def mark(self) -> Mark:
+        """Where the log of changes stands now."""
+        added, removed = self._db.execute(
+            """SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'passages'), 0),
+                      coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"""
+        ).fetchone()
+        return Mark(self.id, added, removed)
+
+    def ids(self, rows: Sequence[int]) -> dict[int, str]:
+        """Row -> passage id, for the rows that are still there."""
+        return dict(self._select_in("SELECT row, id FROM passages WHERE row IN", rows))
+
+    def rows(self, ids: Collection[str]) -> dict[str, int]:
+        """Passage id -> row, for the passages that are still there."""
+        return dict(self._select_in("SELECT id, row FROM passages WHERE id IN", list(ids)))
+
+    def removed(self, after: int) -> list[tuple[int, str]]:
+        """(row, id) of the passages removed after a place in the log; a row never comes back, an id may."""
+        rows = self._db.execute("SELECT row, id FROM removed WHERE seq > ? ORDER BY seq", (after,))
+        return rows.fetchall()
+
+    def _select_in(
+        self, statement: str, values: Sequence[object], and_: str = "", *more: object
+    ) -> Iterator[tuple[Any, ...]]:
+        for i in range(0, len(values), 500):  # SQLite bounds the number of variables
+            part = values[i : i + 500]
+            marks = ",".join("?" * len(part))
+            yield from self._db.execute(f"{statement} ({marks}){and_}", (*part, *more))
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _document(row: tuple[Any, ...]) -> Document:
+    id_, source, title, text, metadata, headings, pages, _ = row
+    return Document(
+        id_,
+        source,
+        title,
+        text,
+        json.loads(metadata),
+        tuple(Heading(*h) for h in json.loads(headings)),
+        tuple(json.loads(pages)),
+    )
+
+
+def _passage(row: tuple[Any, ...]) -> Passage:
+    id_, document, text, start, end, headings, page = row
+    return Passage(id_, document, text, start, end, tuple(json.loads(headings)), page)

@@ -1,0 +1,381 @@
+"""A causal language model: batched writing and exact scoring over key/value states that are kept.
+
+The tokens of a prompt are those of its prefix followed by those of its text, each tokenised by itself.
+So training, scoring and writing see the same tokens, and the prefix's states can be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from fieldstone.errors import ModelError
+from fieldstone.models import Completion, Options, Prompt, Score
+from fieldstone.models.batches import by_length
+from fieldstone.models.decoding import Writing, seeds, write
+from fieldstone.models.files import weights_fingerprint
+from fieldstone.models.huggingface import read_config, read_model, read_tokenizer
+from fieldstone.models.limits import check_request
+from fieldstone.models.states import PrefixStates, States, copied, cut, shared_start, stacked, unstacked
+from fieldstone.models.tokens import Tokens
+
+_BATCH_TOKENS = 4096
+_WORTH_SHARING = 32  # a common start shorter than this is computed again rather than looked up
+_KEPT_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the model still has to read of one sequence: `rest` comes after `known` tokens with states."""
+
+    states: States | None
+    known: int
+    rest: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The token ids before and behind the user's words, and whether those are stripped of white space."""
+
+    head: list[int]
+    tail: list[int]
+    strips: bool
+
+
+class CausalGenerator:
+    """A `Generator` over a causal model of transformers."""
+
+    def __init__(self, name: str, folder: Path, options: Options, *, kept_bytes: int = _KEPT_BYTES) -> None:
+        """`kept_bytes` bounds the memory for states of prefixes."""
+        config = read_config(name, folder)
+        architecture = (config.architectures or [""])[0]
+        if architecture.endswith(("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")):
+            raise ModelError(f"{name} is a {architecture} and writes no text; give a causal or seq2seq model")
+        self._tokenizer = read_tokenizer(name, folder)
+        loaded = read_model(name, folder, AutoModelForCausalLM, options)
+        self._model, self._device = loaded.model, loaded.device
+        layers = DynamicCache(config=self._model.config).layers
+        if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+            raise ModelError(
+                f"{name}: {architecture} keeps another state than keys and values, which is not supported "
+                "in this process; serve it (vLLM, llama.cpp) and give http://host:port/v1#model"
+            )
+        self._layers = len(layers)
+        self._tokens = Tokens(self._tokenizer)
+        self._ends = _ends(self._model, self._tokenizer)
+        self._kept = PrefixStates(kept_bytes)
+        self._templates: dict[str, _Template] = {}
+        self.name = name
+        text_config = self._model.config.get_text_config()
+        self.context_tokens = int(getattr(text_config, "max_position_embeddings", None) or 4096)
+        template = self._tokenizer.chat_template or ""
+        self.fingerprint = weights_fingerprint(folder, loaded.dtype, template, cache=options.cache)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int = 64,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """One completion a prompt; `temperature` 0 is greedy. A stop string ends the text and is cut off."""
+        check_request(max_tokens, temperature)
+        halves = [self.prompt_ids(prompt) for prompt in prompts]
+        rows = self._writings(halves, max_tokens, stop, temperature, seed)
+        lengths = [len(a) + len(b) + max_tokens for a, b in halves]
+        for batch in by_length(lengths, budget=_BATCH_TOKENS):
+            for _ in self._write([halves[i] for i in batch], [rows[i] for i in batch], temperature):
+                pass
+        return [row.completion() for row in rows]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 64,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The same completion in pieces as they come."""
+        check_request(max_tokens, temperature)
+        halves = [self.prompt_ids(prompt)]
+        rows = self._writings(halves, max_tokens, stop, temperature, seed)
+        sent = 0
+        for _ in self._write(halves, rows, temperature):
+            end = rows[0].settled
+            if end > sent:
+                yield rows[0].text[sent:end]
+                sent = end
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
+        """Exact log-probability of each completion after its prompt (teacher forcing)."""
+        halves = [self.prompt_ids(prompt) for prompt in prompts]
+        wanted = [self.completion_ids(text) for text in completions]
+        if len(wanted) != len(halves):
+            raise ModelError(f"{len(halves)} prompts and {len(wanted)} completions: there must be one each")
+        lengths = [len(a) + len(b) + len(c) for (a, b), c in zip(halves, wanted, strict=True)]
+        for length in lengths:
+            self._check_length(length)
+        logprobs = [0.0] * len(halves)
+        for batch in by_length(lengths, budget=_BATCH_TOKENS):
+            batch = [i for i in batch if wanted[i]]
+            if batch:
+                sums = self._score([halves[i] for i in batch], [wanted[i] for i in batch])
+                for i, logprob in zip(batch, sums, strict=True):
+                    logprobs[i] = logprob
+        return [Score(logprob, len(ids)) for logprob, ids in zip(logprobs, wanted, strict=True)]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special tokens."""
+        return [len(ids) for ids in self._tokens.encode(texts)]
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
+        """The token ids of a prompt's prefix and of what follows it; training must use the same."""
+        tokens, prefix, text = self._tokens, prompt.prefix, prompt.text
+        if prompt.chat:
+            template = self._template(prompt.system)
+            if template.strips:
+                stripped = (prefix + text).strip()
+                prefix = prefix.lstrip()[: len(stripped)]
+                text = stripped[len(prefix) :]
+            before, after = template.head, template.tail
+            first = before + (tokens.following(prefix) if prefix else [])
+            rest = (tokens.following(text) if text else []) + after
+        elif prefix:
+            first, rest = tokens.bos + tokens.encode([prefix])[0], tokens.following(text) if text else []
+        else:
+            first, rest = [], tokens.bos + tokens.encode([text])[0]
+        if prompt.prefill:
+            rest = rest + tokens.following(prompt.prefill)
+        return (first, rest) if first or rest else ([], [self._start_token()])
+
+    def completion_ids(self, text: str) -> list[int]:
+        """The token ids of a completion, without the end of text; training must use the same."""
+        return self._tokens.following(text) if text else []
+
+    def _template(self, system: str) -> _Template:
+        """What the chat template puts before and behind the user's words."""
+        known = self._templates.get(system)
+        if known is None:
+            if len(self._templates) > 100:
+                self._templates.clear()
+            known = self._templates[system] = _template(self.name, self._tokenizer, self._tokens, system)
+        return known
+
+    def _start_token(self) -> int:
+        """What an empty prompt begins with."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise ModelError(f"{self.name}: an empty prompt, and the model has no token to begin with")
+
+    def _check_length(self, length: int) -> None:
+        if length > self.context_tokens:
+            raise ModelError(
+                f"{self.name}: a prompt of {length} tokens does not fit into its {self.context_tokens}; "
+                "give fewer or shorter passages"
+            )
+
+    def _writings(
+        self,
+        halves: Sequence[tuple[list[int], list[int]]],
+        max_tokens: int,
+        stop: Sequence[str],
+        temperature: float,
+        seed: int,
+    ) -> list[Writing]:
+        ids = [prefix + text for prefix, text in halves]
+        rows = []
+        for prompt, own in zip(ids, seeds(seed, ids, temperature), strict=True):
+            self._check_length(len(prompt) + 1)
+            limit = min(max_tokens, self.context_tokens - len(prompt))
+            rows.append(Writing(self._tokens, limit, stop, self._ends, own))
+        return rows
+
+    def _score(
+        self, halves: Sequence[tuple[list[int], list[int]]], wanted: Sequence[list[int]]
+    ) -> list[float]:
+        rows = self._rows(halves, wanted)
+        # the token at t is predicted at t - 1, so the last of each completion need not be read
+        rows = [_Row(row.states, row.known, row.rest[:-1]) for row in rows]
+        starts = [len(row.rest) - len(ids) for row, ids in zip(rows, wanted, strict=True)]
+        spans = [range(start, start + len(ids)) for start, ids in zip(starts, wanted, strict=True)]
+        keep = sorted({position for span in spans for position in span})
+        column = {position: i for i, position in enumerate(keep)}
+        with torch.inference_mode():
+            logits, _ = self._read(rows, torch.tensor(keep, device=self._device), room=0)
+            sums = []
+            for i, (span, ids) in enumerate(zip(spans, wanted, strict=True)):
+                own = logits[i, column[span[0]] : column[span[-1]] + 1].float().log_softmax(-1)
+                chosen = own.gather(1, torch.tensor(ids, device=self._device)[:, None])
+                sums.append(float(chosen.double().sum()))
+        return sums
+
+    def _write(
+        self, halves: Sequence[tuple[list[int], list[int]]], writings: Sequence[Writing], temperature: float
+    ) -> Iterator[None]:
+        """Writes all rows at once, a token each a step."""
+        if all(writing.done for writing in writings):
+            return
+        with torch.inference_mode():
+            rows = self._rows(halves, [[] for _ in halves])
+            ends = [len(row.rest) - 1 for row in rows]
+            keep = sorted(set(ends))
+            room = max(writing.limit for writing in writings)
+            logits, cache = self._read(rows, torch.tensor(keep, device=self._device), room)
+            first = logits[torch.arange(len(rows)), torch.tensor([keep.index(end) for end in ends])]
+            step = _Step(self._model, cache, rows, self._layers, room, self._device)
+        steps = write(first, step, writings, temperature)
+        while True:
+            # the mode is entered anew each time: a caller of `stream` runs code of its own in between
+            with torch.inference_mode():
+                try:
+                    next(steps)
+                except StopIteration:
+                    return
+            yield
+
+    def _rows(self, halves: Sequence[tuple[list[int], list[int]]], wanted: Sequence[list[int]]) -> list[_Row]:
+        """Each sequence as the kept states of its prefix and what remains to be read: one token at least."""
+        states = self._prefixes({tuple(prefix) for prefix, _ in halves if prefix})
+        rows = []
+        for (prefix, text), completion in zip(halves, wanted, strict=True):
+            known = len(prefix) if text else len(prefix) - 1
+            kept = cut(states[tuple(prefix)], known) if known > 0 else None
+            rows.append(_Row(kept, max(known, 0), (prefix + text)[max(known, 0) :] + completion))
+        return rows
+
+    def _prefixes(self, wanted: set[tuple[int, ...]]) -> dict[tuple[int, ...], States]:
+        """The states of each prefix: kept ones, and new ones that start from the nearest kept."""
+        found = {ids: states for ids in wanted if (states := self._kept.get(ids)) is not None}
+        new = sorted(wanted - found.keys())
+        if len(new) > 1:
+            start = new[0][: shared_start(new[0], new[-1])]  # sorted, so all others lie between
+            if len(start) >= _WORTH_SHARING and self._kept.nearest(start)[0] < len(start):
+                self._prefill([start])
+        for batch in by_length([len(ids) for ids in new], budget=_BATCH_TOKENS):
+            found |= self._prefill([new[i] for i in batch])
+        return found
+
+    def _prefill(self, prefixes: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], States]:
+        rows = []
+        for ids in prefixes:
+            shared, states = self._kept.nearest(ids)
+            if shared < _WORTH_SHARING:
+                shared, states = 0, None
+            shared = min(shared, len(ids) - 1)
+            rows.append(_Row(cut(states, shared) if states else None, shared, list(ids[shared:])))
+        with torch.inference_mode():
+            _, cache = self._read(rows, torch.tensor([0], device=self._device), room=0)
+        width = max(row.known for row in rows)
+        result = {}
+        for i, (ids, row) in enumerate(zip(prefixes, rows, strict=True)):
+            states = copied(unstacked(cache, i, width - row.known, width + len(row.rest)))
+            self._kept.put(ids, states)
+            result[ids] = states
+        return result
+
+    def _read(self, rows: Sequence[_Row], keep: torch.Tensor, room: int) -> tuple[torch.Tensor, Cache]:
+        """Runs the model over a batch: logits (rows, kept positions of the rest, vocabulary), and all states.
+
+        Kept states stand to the left, ending at one column; what remains is read behind it and padded to
+        the right, where causality keeps it from being seen.
+        """
+        width = max(len(row.rest) for row in rows)
+        before = max(row.known for row in rows)
+        ids = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.rest)] = torch.tensor(row.rest)
+        mask = positions = None
+        if before:
+            known = torch.tensor([row.known for row in rows])[:, None]
+            mask = (torch.arange(before + width)[None] >= before - known).long().to(self._device)
+            positions = (torch.arange(width)[None] + known).to(self._device)
+        cache = stacked([row.states for row in rows], self._layers, incoming=width, room=room)
+        logits = self._model(
+            input_ids=ids.to(self._device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits, cache
+
+
+class _Step:
+    """The next token's logits, from states that are shifted so that all rows end at one column."""
+
+    def __init__(
+        self, model: Any, cache: Cache, rows: Sequence[_Row], layers: int, room: int, device: str
+    ) -> None:
+        before = max(row.known for row in rows)
+        spans = [(before - row.known, before + len(row.rest)) for row in rows]
+        self._lengths = torch.tensor([end - start for start, end in spans], device=device)
+        width = int(self._lengths.max())
+        if len({end for _, end in spans}) > 1 or before + max(len(row.rest) for row in rows) != width:
+            states = [unstacked(cache, i, *span) for i, span in enumerate(spans)]
+            cache = stacked(states, layers, incoming=0, room=room)
+        columns = torch.arange(width, device=device)[None]
+        self._mask = (columns >= width - self._lengths[:, None]).long()
+        self._model, self._cache, self._device = model, cache, device
+
+    def __call__(self, going: list[int], chosen: list[int]) -> torch.Tensor:
+        """Reads the chosen tokens of the rows that go on."""
+        if len(going) < len(self._lengths):
+            rows = torch.tensor(going, device=self._device)
+            self._lengths, self._mask = self._lengths[rows], self._mask[rows]
+            for layer in self._cache.layers:
+                layer.select(rows)
+        self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], 1)
+        logits: torch.Tensor = self._model(
+            input_ids=torch.tensor(chosen, device=self._device)[:, None],
+            attention_mask=self._mask,
+            position_ids=self._lengths[:, None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        self._lengths = self._lengths + 1
+        return logits
+
+
+def _template(name: str, tokenizer: Any, tokens: Tokens, system: str) -> _Template:
+    """The chat template, taken apart around the user's words."""
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise ModelError(f"{name} has no chat template; use prompts without chat, or an instruct model")
+    words = "\u2039the user's words\u203a"
+    user = {"role": "user", "content": f" {words} "}
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    try:
+        text = render([{"role": "system", "content": system}, user] if system else [user])
+    except (
+        TemplateError
+    ):  # Gemma's template, say, knows no system turn: the instruction goes before the words
+        text = render([{"role": "user", "content": f"{system}\n\n {words} "}])
+    strips = f" {words} " not in text
+    head, found, tail = text.partition(words if strips else f" {words} ")
+    if not found:
+        raise ModelError(f"{name}: its chat template leaves out the user's words; use prompts without chat")
+    return _Template(tokens.marked(head), tokens.marked(tail), strips)
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a text."""
+    given = getattr(model.generation_config, "eos_token_id", None)
+    ids = given if isinstance(given, list) else [given]
+    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)

@@ -1,0 +1,144 @@
+"""A folder or a hub id, loaded through transformers: encoders, cross-encoders, causal and seq2seq generators.
+
+A hub id is looked up in the local hub cache only: nothing is fetched that nobody asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldstone.errors import ModelError
+from fieldstone.models import Encoder, Generator, Options, Reranker
+from fieldstone.models.devices import pick_device, pick_dtype, thread_count
+
+
+def load_encoder(name: str, options: Options) -> Encoder:
+    """A sentence-transformers folder, a plain encoder, or one half of DPR."""
+    from fieldstone.models.encoder import TransformerEncoder
+
+    return TransformerEncoder(name, resolve(name), options)
+
+
+def load_reranker(name: str, options: Options) -> Reranker:
+    """A cross-encoder: a sequence classifier over (question, text) pairs."""
+    from fieldstone.models.cross_encoder import CrossEncoder
+
+    return CrossEncoder(name, resolve(name), options)
+
+
+def load_generator(name: str, options: Options) -> Generator:
+    """A causal language model, or a seq2seq one where the configuration says so."""
+    from fieldstone.models.causal import CausalGenerator
+    from fieldstone.models.seq2seq import Seq2SeqGenerator
+
+    folder = resolve(name)
+    if read_config(name, folder).is_encoder_decoder:
+        return Seq2SeqGenerator(name, folder, options)
+    return CausalGenerator(name, folder, options)
+
+
+def resolve(name: str) -> Path:
+    """The folder `name`, or that of a downloaded hub id (`owner/name`, `owner/name@revision`)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+            return folder
+        raise ModelError(f"{folder}: no config.json there; give the folder that save_pretrained wrote")
+    if folder.exists():
+        raise ModelError(f"{folder} is a file; give the folder that holds config.json and the weights")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        line = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
+        raise ModelError(
+            f"{name!r} is neither a folder nor in the local hub cache; to fetch it, type: {line}"
+        ) from error
+
+
+def read_config(name: str, folder: Path) -> Any:
+    """The transformers configuration in `folder`."""
+    from transformers import AutoConfig
+
+    with _explained(name, "configuration"):
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def read_tokenizer(name: str, folder: Path) -> Any:
+    """The transformers tokenizer in `folder`."""
+    from transformers import AutoTokenizer
+
+    with _explained(name, "tokenizer"), quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory, ready to infer."""
+
+    model: Any
+    device: str
+    dtype: str
+
+
+def read_model(
+    name: str, folder: Path, family: Any, options: Options, *, may_lack: tuple[str, ...] = ()
+) -> Loaded:
+    """The weights in `folder` as `family` (an Auto class of transformers).
+
+    Weights that the folder lacks are an error, not random numbers, but for names with a part in `may_lack`.
+    """
+    import torch
+
+    device = pick_device(options.device).name
+    dtype = pick_dtype(device, options.dtype)
+    torch.set_num_threads(thread_count(options.threads))
+    kind = family.__name__
+    with _explained(name, kind), quiet():
+        model, info = family.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+        )
+    lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in may_lack))
+    if lacking:
+        raise ModelError(
+            f"{name}: its weights do not make a {kind}: {len(lacking)} are missing, such as {lacking[0]}; "
+            "check that the folder holds this kind of model"
+        )
+    return Loaded(model.to(device).eval().requires_grad_(False), device, dtype)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and load reports off the terminal."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """A model folder is foreign input: whatever is wrong with it becomes a ModelError with the reason."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"{name}: cannot be read ({what}): {reason}; check the folder, or download it again"
+        ) from error

@@ -1,0 +1,75 @@
+"""Text to token ids and back, alike for reading, scoring and writing, and safe in many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fieldstone.errors import ModelError
+
+
+class Tokens:
+    """A tokenizer whose text stays text.
+
+    Special tokens written out in a text ("<|im_end|>" in a document) are read as plain characters, so
+    that a document cannot end its own turn; only `marked`, meant for chat templates, reads them.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is one of transformers'; it is copied, for a shared one may change under way."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError(
+                f"{tokenizer.name_or_path}: {type(tokenizer).__name__} has no tokenizer.json; "
+                "save one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            )
+        self._marked = _bare(backend)
+        self._plain = _bare(backend)
+        self._plain.encode_special_tokens = True
+        first = self._marked.encode("a").ids[:1]
+        self.bos: list[int] = first if first == [tokenizer.bos_token_id] else []
+        # SentencePiece models put a space before whatever they are given. A text that goes on after another
+        # must not get one: it is read behind a line break, which is then taken off again.
+        mark = self._plain.encode("\n", add_special_tokens=False).ids
+        behind = self._plain.encode("\na", add_special_tokens=False).ids[len(mark) :]
+        self._anchor = "" if behind == self._plain.encode("a", add_special_tokens=False).ids else "\n"
+        self._anchor_ids: list[int] = mark if self._anchor else []
+        self._anchor_text = self._plain.decode(self._anchor_ids)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+        return [e.ids for e in self._plain.encode_batch(list(texts), add_special_tokens=False)]
+
+    def following(self, text: str) -> list[int]:
+        """The ids of a text that goes on after another."""
+        ids: list[int] = self._plain.encode(self._anchor + text, add_special_tokens=False).ids
+        return ids[len(self._anchor_ids) :]
+
+    def marked(self, text: str) -> list[int]:
+        """The ids of a piece of a chat template: special tokens are read as such."""
+        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that go on after a prompt; special tokens are left out."""
+        text: str = self._plain.decode([*self._anchor_ids, *ids])
+        return text[len(self._anchor_text) :]
+
+
+def framed(tokenizer: Any, max_tokens: int) -> Any:
+    """A backend tokenizer that adds the model's special tokens and cuts what exceeds `max_tokens`."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        Tokens(tokenizer)  # raises, and says why
+    backend = _bare(tokenizer.backend_tokenizer)
+    backend.enable_truncation(max_tokens, strategy="longest_first")
+    return backend
+
+
+def _bare(backend: Any) -> Any:
+    """A copy without padding and truncation (tokenizer.json may bring both)."""
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy

@@ -1,0 +1,131 @@
+"""Files into the library: only what changed is read, and what is gone from the folder goes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fieldstone.errors import ReadError, WorkspaceError
+from fieldstone.library import FileRow, Library
+from fieldstone.progress import Progress, silent, track
+from fieldstone.read.find import Found, find_files
+from fieldstone.read.pool import Limits, read_files
+from fieldstone.records import fingerprint
+from fieldstone.settings import ReadSettings
+
+VERSION = "1"
+"""Raised when the readers would give another text for the same file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of the files under a path: sources, and why some gave no text or were not read."""
+
+    read: tuple[str, ...]
+    unchanged: int
+    removed: tuple[str, ...]
+    unread: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    warnings: tuple[tuple[str, str], ...]
+
+
+def add_files(library: Library, path: Path, settings: ReadSettings, progress: Progress = silent) -> Added:
+    """Bring the library up to date with a file or folder; what stands there already is left alone.
+
+    A file's source is its path inside the folder that was added first above it. The sources of a second
+    folder start with its name. Raises ReadError when there is no such path, WorkspaceError when two folders
+    would give one source.
+    """
+    label, prefix, at = _place(library, path)
+    limits = Limits(settings.seconds_a_file, settings.memory_megabytes << 20)
+    found = [
+        replace(file, source=prefix + file.source)
+        for file in find_files(at, settings.exclude, int(settings.max_megabytes * 2**20))
+    ]
+    skipped = tuple((file.source, file.skipped) for file in found if file.skipped is not None)
+    present = [file for file in found if file.skipped is None]
+    rows = library.files()
+    if clash := next((f.source for f in present if f.source in rows and rows[f.source].root != label), None):
+        raise WorkspaceError(
+            f"{clash} is there already, from {library.roots()[rows[clash].root]}; "
+            f"rename {path} or build it a workspace of its own"
+        )
+    known = {source: row for source, row in rows.items() if row.root == label}
+    changed = [file for file in present if not _unchanged(file, known.get(file.source))]
+    gone = _below(prefix, at, known) - {file.source for file in present}
+    library.remove_files(gone)
+    read, unread, warnings = [], [], []
+    sizes = {file.source: file.size for file in changed}
+    for result in track(
+        read_files(changed, limits, settings.workers or None), len(changed), "read", "files", progress
+    ):
+        row = FileRow(
+            result.source,
+            label,
+            result.content_hash,
+            VERSION,
+            sizes[result.source],
+            result.reason,
+            result.warnings,
+        )
+        library.put_file(row, result.documents)
+        warnings += [(result.source, warning) for warning in result.warnings]
+        if result.reason is None:
+            read.append(result.source)
+        else:
+            unread.append((result.source, result.reason))
+    return Added(
+        tuple(read), len(present) - len(changed), tuple(sorted(gone)), tuple(unread), skipped, tuple(warnings)
+    )
+
+
+def remove_sources(library: Library, patterns: Collection[str]) -> tuple[str, ...]:
+    """Forget the files of these sources (a folder's source stands for all in it); returns which they were."""
+    files = library.files()
+    gone = {
+        source
+        for source in files
+        for pattern in patterns
+        if source == pattern or source.startswith(pattern.rstrip("/") + "/")
+    }
+    library.remove_files(gone)
+    return tuple(sorted(gone))
+
+
+def _place(library: Library, path: Path) -> tuple[str, str, Path]:
+    """The root's label, what comes before a source, and the absolute path to walk."""
+    try:
+        at = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise ReadError(str(path), "no such file or folder; check the path") from None
+    folder = at if at.is_dir() else at.parent
+    roots = library.roots()
+    label = next((label for label, root in roots.items() if at.is_relative_to(root)), None)
+    if label is None:
+        label = "" if not roots else folder.name
+        if label in roots:
+            raise WorkspaceError(
+                f"{roots[label]} goes by the name {label!r} already; "
+                f"rename {folder} or build it a workspace of its own"
+            )
+        library.add_root(label, str(folder))
+        roots[label] = str(folder)
+    parts = [label, folder.relative_to(roots[label]).as_posix()]
+    return label, "".join(f"{part}/" for part in parts if part not in ("", ".")), at
+
+
+def _unchanged(file: Found, row: FileRow | None) -> bool:
+    if row is None or row.reader != VERSION or row.size != file.size or not row.content:
+        return False
+    try:
+        return fingerprint(file.path.read_bytes()) == row.content
+    except OSError:
+        return False  # the reader will say why
+
+
+def _below(prefix: str, at: Path, known: dict[str, FileRow]) -> set[str]:
+    """The known sources that this path would give if they were still there."""
+    if at.is_dir():
+        return {source for source in known if source.startswith(prefix)}
+    return {prefix + at.name} & known.keys()

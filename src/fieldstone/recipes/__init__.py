@@ -1,0 +1,219 @@
+"""Recipes: ordered steps with their settings, and the few lines that run them."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from glob import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fieldstone.errors import SettingsError
+from fieldstone.library import Library
+from fieldstone.models import Encoder, load_encoder
+from fieldstone.progress import Progress, silent
+from fieldstone.read.add import Added, add_files, remove_sources
+from fieldstone.settings import Settings, resolve_settings, write_settings_file
+from fieldstone.workspace import Workspace
+
+DEFAULT = "guide"
+
+UPKEEP = ("read", "split", "index")
+"""The steps that bring a workspace up to date with its files, whatever the recipe does besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a recipe does, where it comes from, what it costs; its steps in order, its settings as a tree."""
+
+    name: str
+    summary: str
+    source: str
+    cost: str
+    steps: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recipes() -> list[Recipe]:
+    """All recipes, by name."""
+    folder = files(__name__)
+    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return [load_recipe(name) for name in names]
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that name, or the TOML file at that path. Raises SettingsError."""
+    file = Path(name) if name.endswith(".toml") else files(__name__) / f"{name}.toml"
+    if not file.is_file():
+        raise SettingsError(f"there is no recipe {name!r}; type: fieldstone recipes")
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        steps = tuple(str(step["step"]) for step in data["steps"])
+        recipe = Recipe(name, data["summary"], data["source"], data["cost"], steps, data.get("settings", {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise SettingsError(f"recipe {name}: {error!r}; compare it with guide.toml") from None
+    if unknown := [step for step in steps if step not in STEPS]:
+        raise SettingsError(f"recipe {name} has no known step {unknown[0]!r}; known: {', '.join(STEPS)}")
+    return recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What became of the files, and what each step said of itself, as the journal keeps it."""
+
+    added: Added
+    made: Mapping[str, Mapping[str, Any]]
+
+
+_NOTHING = Added((), 0, (), (), (), ())
+
+
+@dataclass
+class Build:
+    """A build under way: what its steps share. The encoder is loaded when the first step asks for it."""
+
+    workspace: Workspace
+    paths: Sequence[Path]
+    settings: Settings
+    library: Library
+    progress: Progress = silent
+    added: Added = _NOTHING
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of the settings, loaded once."""
+        models = self.settings.models
+        self.progress("load", 0, 1, "encoder")
+        encoder = load_encoder(models.encoder, device=models.device, threads=models.threads or None)
+        self.progress("load", 1, 1, "encoder")
+        return encoder
+
+
+def choose_settings(
+    recipe: str | None,
+    stored: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    flags: Iterable[str] = (),
+) -> Settings:
+    """The settings to work with: the recipe's, then those of the workspace, the environment, the flags.
+
+    Those of the workspace count when they come of the same recipe, or when no recipe is asked for.
+    """
+    name = recipe or str(stored.get("recipe", DEFAULT))
+    kept = stored if stored.get("recipe") == name else {}
+    layers = (load_recipe(name).settings, kept, {"recipe": name})
+    return resolve_settings(*layers, environment=environment, flags=flags)
+
+
+def run(
+    recipe: Recipe, folder: Path, workspace: Workspace, settings: Settings, progress: Progress = silent
+) -> Built:
+    """Run the steps of a recipe over a folder; each does only what is still to do.
+
+    Raises ReadError, WorkspaceError, ModelError; what was done until then stays, and the next run goes on.
+    """
+    return _run(recipe.steps, (folder,), workspace, settings, progress)
+
+
+def update(
+    workspace: Workspace, settings: Settings, paths: Sequence[Path], progress: Progress = silent
+) -> Built:
+    """Bring a workspace up to date with these files and folders, by the upkeep steps of its recipe."""
+    steps = [step for step in load_recipe(settings.recipe).steps if step in UPKEEP]
+    return _run(steps, paths, workspace, settings, progress)
+
+
+def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
+    """Take these files, or all below these folders, out of a workspace; returns which they were."""
+    from fieldstone.search.lexical import LexicalIndex
+
+    with workspace.writing():
+        library = workspace.library()
+        try:
+            began = time.perf_counter()
+            gone = remove_sources(library, sources)
+            LexicalIndex(workspace.cache / "lexical", library).refresh()
+            if gone:
+                workspace.journal("remove", seconds=round(time.perf_counter() - began, 3), removed=len(gone))
+        finally:
+            library.close()
+    return gone
+
+
+def _run(
+    steps: Sequence[str], paths: Sequence[Path], workspace: Workspace, settings: Settings, progress: Progress
+) -> Built:
+    made: dict[str, Mapping[str, Any]] = {}
+    with workspace.writing():
+        library = workspace.library()
+        try:
+            build = Build(workspace, paths, settings, library, progress)
+            for step in steps:
+                began = time.perf_counter()
+                made[step] = STEPS[step](build)
+                workspace.journal(step, seconds=round(time.perf_counter() - began, 3), **made[step])
+            write_settings_file(workspace.settings_file, settings)
+        finally:
+            library.close()
+    return Built(build.added, made)
+
+
+def _read(build: Build) -> dict[str, Any]:
+    added = build.added
+    for path in build.paths:
+        settings, ours = build.settings.read, build.workspace.path.resolve()
+        if ours.is_relative_to(folder := path.resolve()):  # what we write is not what we read
+            own = escape(ours.relative_to(folder).as_posix())
+            settings = settings.model_copy(update={"exclude": (*settings.exclude, own)})
+        added = _joined(added, add_files(build.library, path, settings, build.progress))
+    build.added = added
+    return {
+        "paths": [str(path.resolve()) for path in build.paths],
+        "settings": build.settings.read.model_dump(mode="json"),
+        "read": len(added.read),
+        "unchanged": added.unchanged,
+        "removed": len(added.removed),
+        "unread": len(added.unread),
+        "skipped": len(added.skipped),
+    }
+
+
+def _joined(a: Added, b: Added) -> Added:
+    return Added(
+        a.read + b.read,
+        a.unchanged + b.unchanged,
+        a.removed + b.removed,
+        a.unread + b.unread,
+        a.skipped + b.skipped,
+        a.warnings + b.warnings,
+    )
+
+
+def _split(build: Build) -> dict[str, Any]:
+    from fieldstone.split import split_library
+
+    made = split_library(build.library, build.encoder, build.settings.split, build.progress)
+    return {"settings": build.settings.split.model_dump(mode="json"), "passages": made}
+
+
+def _index(build: Build) -> dict[str, Any]:
+    from fieldstone.search.embed import embed_library
+    from fieldstone.search.lexical import LexicalIndex
+
+    encoder = build.encoder
+    embedded = embed_library(build.library, encoder, build.progress)
+    LexicalIndex(build.workspace.cache / "lexical", build.library).refresh()
+    return {
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "embedded": embedded,
+        "library": asdict(build.library.counts()),
+    }
+
+
+STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {"read": _read, "split": _split, "index": _index}
+"""What each step of a recipe runs; it returns what the journal keeps of it."""

@@ -1,0 +1,51 @@
+"""Dense search: the passages whose vectors lie nearest to the question's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from fieldstone.errors import WorkspaceError
+from fieldstone.library import Library
+from fieldstone.models import Encoder
+from fieldstone.search.stores import Found, Store
+
+
+class DenseIndex:
+    """Vectors of one encoder in a store that follows the library.
+
+    Raises WorkspaceError when the library's vectors were made by another encoder.
+    """
+
+    def __init__(self, library: Library, encoder: Encoder, store: Store) -> None:
+        self._library = library
+        self._encoder = encoder
+        self._store = store
+        self._held: set[str] | None = None
+        self._version: tuple[int, int] | None = None
+
+    def refresh(self) -> None:
+        """Take in what the library gained and lost since the last time."""
+        version = self._library.version()
+        if version == self._version:
+            return
+        with self._library.snapshot():
+            in_use = self._library.meta("encoder")
+            if in_use is not None and in_use != self._encoder.fingerprint:
+                raise WorkspaceError(
+                    f"the library's vectors were made by encoder {in_use}, "
+                    f"but {self._encoder.name} is {self._encoder.fingerprint}; "
+                    f"type: fieldstone build FOLDER --into {self._library.path.parent}"
+                )
+            wanted = self._library.embedded(self._encoder.fingerprint)
+            held = self._store.ids() if self._held is None else self._held
+            self._store.remove(sorted(held - wanted))
+            for ids, vectors in self._library.vectors(self._encoder.fingerprint, sorted(wanted - held)):
+                self._store.add(ids, vectors)
+        self._held, self._version = wanted, version
+
+    def search(self, questions: Sequence[str], k: int, only: Collection[str] | None = None) -> list[Found]:
+        """The `k` nearest passages of each question by cosine, among `only` where given."""
+        self.refresh()
+        if not self._held or not questions:
+            return [[] for _ in questions]
+        return self._store.search(self._encoder.encode_queries(questions), k, only)

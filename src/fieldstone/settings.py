@@ -1,0 +1,170 @@
+"""The settings of a workspace: one typed tree, filled from defaults, file, environment and flags.
+
+What comes later wins: defaults, the recipe, `fieldstone.toml` of the workspace, the environment
+(`FIELDSTONE_SEARCH__MODE=dense`), then flags (`--set search.mode=dense`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fieldstone.errors import SettingsError
+
+ENV_PREFIX = "FIELDSTONE_"
+
+
+class _Branch(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReadSettings(_Branch):
+    """Which files are read, and what one file may cost."""
+
+    exclude: tuple[str, ...] = ()
+    max_megabytes: float = Field(50, gt=0)
+    seconds_a_file: float = Field(60, gt=0)
+    memory_megabytes: int = Field(2048, ge=256)
+    workers: int = Field(0, ge=0, description="0: one a core")
+
+
+class SplitSettings(_Branch):
+    """How long a passage may be; 0 tokens means as long as the encoder reads."""
+
+    tokens: int = Field(0, ge=0)
+    overlap: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if self.tokens and self.overlap * 4 > self.tokens:
+            raise ValueError(f"split.overlap = {self.overlap} is over a quarter of split.tokens = {self.tokens}")
+        return self
+
+
+class ModelSettings(_Branch):
+    """Which models work, and on what."""
+
+    encoder: str = "embedded:minilm"
+    reranker: str = ""
+    generator: str = "embedded:smollm2"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int = Field(0, ge=0, description="0: one a core")
+
+
+class SearchSettings(_Branch):
+    """How passages are found."""
+
+    mode: Literal["dense", "lexical", "fused"] = "fused"
+    fusion: Literal["scores", "rrf"] = "scores"
+    dense_weight: float = Field(0.6, ge=0, le=1, description="share of the dense score in fusion = scores")
+    candidates: int = Field(100, ge=1, description="how deep each search goes before fusion")
+    rerank: Literal["none", "likelihood", "cross-encoder"] = "likelihood"
+    rerank_depth: int = Field(8, ge=1)
+    likelihood_weight: float = Field(0.5, ge=0, le=1, description="share of the question's likelihood")
+    store: str = "library"
+
+
+class AnswerSettings(_Branch):
+    """How an answer is read out of the passages."""
+
+    reading: Literal["auto", "one-by-one", "together"] = "auto"
+    passages: int = Field(4, ge=1)
+    max_tokens: int = Field(48, ge=1)
+    abstain_below: float = Field(0.5, ge=0, le=1)
+
+
+class Settings(_Branch):
+    """All settings of a workspace."""
+
+    recipe: str = "guide"
+    seed: int = 0
+    read: ReadSettings = ReadSettings()
+    split: SplitSettings = SplitSettings()
+    models: ModelSettings = ModelSettings()
+    search: SearchSettings = SearchSettings()
+    answer: AnswerSettings = AnswerSettings()
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.search.rerank == "cross-encoder" and not self.models.reranker:
+            raise ValueError("search.rerank = cross-encoder, but models.reranker names none")
+        if self.search.store != "library" and self.search.mode == "lexical":
+            raise ValueError(f"search.store = {self.search.store} holds vectors, but search.mode = lexical")
+        return self
+
+
+def resolve_settings(
+    *layers: Mapping[str, Any], environment: Mapping[str, str] | None = None, flags: Iterable[str] = ()
+) -> Settings:
+    """Merge `layers` (later ones win), then the environment, then flags such as `search.mode=dense`.
+
+    Raises SettingsError, which names the setting, the value and what would be allowed.
+    """
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        _merge(tree, layer)
+    for name, value in (os.environ if environment is None else environment).items():
+        path = name.removeprefix(ENV_PREFIX).lower().split("__")
+        if name.startswith(ENV_PREFIX) and len(path) == 2:
+            _merge(tree, {path[0]: {path[1]: _parse(value)}})
+    for flag in flags:
+        path_text, equals, value = flag.partition("=")
+        path = path_text.strip().split(".")
+        if not equals or len(path) > 2:
+            raise SettingsError(f"--set {flag}: write it as section.name=value, such as search.mode=dense")
+        leaf: dict[str, Any] = {path[-1]: _parse(value)}
+        _merge(tree, leaf if len(path) == 1 else {path[0]: leaf})
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The tree that a settings file holds. Raises SettingsError when it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{path} is not valid TOML ({error}); mend it, or delete it to get the defaults"
+        ) from None
+
+
+def write_settings_file(path: Path, settings: Settings) -> None:
+    """Write the resolved settings beside what they made."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(tomli_w.dumps(settings.model_dump(mode="json")), encoding="utf-8")
+    partial.replace(path)
+
+
+def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for name, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        else:
+            tree[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _parse(text: str) -> Any:
+    """A flag's value as TOML would read it; what TOML does not know is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        branch = Settings.model_fields.get(str(error["loc"][0])) if len(error["loc"]) > 1 else None
+        model = branch.annotation if branch else Settings
+        known = ", ".join(getattr(model, "model_fields", {}))
+        return f"there is no setting {name}; known here: {known}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name} = {error['input']!r}: {message}" if name else message

