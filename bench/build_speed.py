@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="rebuilds of each kind (default 3)")
     parser.add_argument("--limit", type=int, help="so many of its files alone, spread over the folder")
     arguments = begin(parser)
-    settings = choose_settings("guide", {}, {}, [f"models.threads={arguments.threads}"])
+    settings = choose_settings("guide", {}, flags=[f"models.threads={arguments.threads}"])
     with tempfile.TemporaryDirectory() as temporary:
         folder, workspace = Path(temporary, "documents"), create_workspace(Path(temporary, "workspace"))
         files = _copy(arguments.folder, folder, arguments.limit)
@@ -125,9 +125,9 @@ def _change(path: Path) -> None:
 
 
 def _command(folder: Path, workspace: Path, threads: int) -> None:
-    program = Path(sys.executable).with_name("fieldstone")
-    command = [program, "build", folder, "--into", workspace, "--set", f"models.threads={threads}", "--quiet"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    program = str(Path(sys.executable).with_name("fieldstone"))
+    options = ["--into", str(workspace), "--set", f"models.threads={threads}", "--quiet"]
+    subprocess.run([program, "build", str(folder), *options], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

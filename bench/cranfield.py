@@ -54,7 +54,7 @@ def main() -> None:
     asked = sorted(judged, key=int)
     origins = arguments.folder / "qrels" / "source_code_minus1.tsv"
     papers = _read_judgements(origins) if origins.exists() else {}
-    clusters = ["/".join(papers.get(query, {query: 0})) for query in asked]
+    clusters = ["/".join(papers.get(query, {f"question {query}": 0})) for query in asked]
 
     with tempfile.TemporaryDirectory() as folder:
         index, names = _build(Path(folder), texts, arguments.encoder, arguments.threads)
@@ -104,9 +104,8 @@ def _build(
     long = sum(size > encoder.max_tokens - 2 for size in sizes)
     began = time.perf_counter()
     embed_library(library, encoder)
-    seconds = time.perf_counter() - began
     print(f"{len(names)} documents, {long} of them cut to the {encoder.max_tokens} tokens that ", end="")
-    print(f"{encoder.name} reads, embedded in {seconds:.1f} s")
+    print(f"{encoder.name} reads, embedded in {time.perf_counter() - began:.1f} s")
     dense = DenseIndex(library, encoder, open_store("memory:", encoder.dimension, encoder.fingerprint))
     return Index(library, LexicalIndex(folder / "lexical", library), dense), names
 
@@ -114,15 +113,16 @@ def _build(
 def _measured(
     asked: list[str], rankings: list[list[str]], judged: Judgements
 ) -> dict[str, list[float | None]]:
-    rows = list(zip(asked, rankings, strict=True))
-    relevant = {query: [{id_} for id_, grade in judged[query].items() if grade > 0] for query in asked}
+    relevant = [[{id_} for id_, grade in judged[query].items() if grade > 0] for query in asked]
     return {
-        "nDCG@10": [ndcg_at(10, ranking, judged[query]) for query, ranking in rows],
-        "recall@10": [recall_at(10, ranking, relevant[query]) for query, ranking in rows],
+        "nDCG@10": [ndcg_at(10, r, judged[query]) for query, r in zip(asked, rankings, strict=True)],
+        "recall@10": [recall_at(10, r, wanted) for r, wanted in zip(rankings, relevant, strict=True)],
     }
 
 
-def _oracle(measure: object, asked: list[str], rankings: list[list[str]], judged: Judgements) -> float:
+def _oracle(
+    measure: ir_measures.Measure, asked: list[str], rankings: list[list[str]], judged: Judgements
+) -> float:
     run = {q: {id_: -float(i) for i, id_ in enumerate(r)} for q, r in zip(asked, rankings, strict=True)}
     return float(ir_measures.calc_aggregate([measure], judged, run)[measure])
 

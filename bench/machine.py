@@ -41,8 +41,9 @@ def facts(command: str, threads: int) -> None:
 def data(parser: argparse.ArgumentParser, name: str, default: str) -> None:
     """An argument that is a path of the data folder unless another one is given."""
     root = os.environ.get("FIELDSTONE_DATA")
-    known = {"default": Path(root, default), "nargs": "?"} if root else {}
-    parser.add_argument(name, type=Path, help=f"default: $FIELDSTONE_DATA/{default}", **known)
+    known = Path(root, default) if root else None
+    help_ = f"default: $FIELDSTONE_DATA/{default}"
+    parser.add_argument(name, type=Path, nargs="?" if known else None, default=known, help=help_)
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

@@ -112,7 +112,7 @@ def serving() -> Iterator[Server]:
         def _echo(self, text: str) -> None:
             if not state.echo:
                 return self._send(200, {"choices": [{"text": " more", "logprobs": None}]})
-            # a token a word, with the spaces before it; the prompt for the fake's likelihood is what comes first
+            # a token a word, with the spaces before it; likelihood is given what stands up to the question
             ends = [m.end() for m in _WORD.finditer(text)] or [0]
             starts = [0, *ends[:-1]]
             tokens = [text[a:b] for a, b in zip(starts, ends, strict=True)]

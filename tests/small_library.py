@@ -48,12 +48,14 @@ def put(
     return document
 
 
-def make_library(path: Path, texts: Mapping[str, str] = TEXTS, *, embedded: bool = False) -> Library:
+def make_library(
+    path: Path, texts: Mapping[str, str] = TEXTS, *, embedded: bool = False, tokens: int = 50
+) -> Library:
     """A library with these texts, split, and on request embedded with `fake:words`."""
     path.mkdir(parents=True, exist_ok=True)
     library = Library(path / "library.db", create=True)
     for source, text in texts.items():
-        put(library, source, text)
+        put(library, source, text, tokens=tokens)
     if embedded:
         embed_library(library, load_encoder("fake:words"))
     return library

@@ -561,3 +561,18 @@ def test_the_embedded_models_need_no_network_and_say_nothing(tmp_path: Path) -> 
     asked = without_network("ask", tmp_path / "ws", question, "--json", "--set", "answer.abstain_below=0")
     assert (asked.returncode, asked.stderr) == (0, "")
     assert "135" in json.loads(asked.stdout)["text"]
+
+
+def test_a_stop_that_a_destructor_swallows_is_not_lost() -> None:
+    code = """
+import signal, sys, time, fieldstone.cli
+sys.unraisablehook = fieldstone.cli._send_again
+class Falls:
+    def __del__(self): signal.raise_signal(signal.SIGINT); time.sleep(0)
+it = Falls()
+del it
+try: time.sleep(10); print("lost")
+except KeyboardInterrupt: print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")

@@ -38,6 +38,7 @@ def rewrite(library, turn):
     """One turn of all that a build writes, on documents that are there already and on new ones."""
     for number in range(3):
         put(library, f"f{number}.txt", f"word{turn} " * (20 + number), tokens=10, split=f"split-{turn % 2}")
+    put(library, "lasting.txt", "word " * 300, tokens=6 + turn % 5, split=f"split-{turn % 2}")
     library.remove_files([f"f{turn % 3}.txt"])
     encoder = f"encoder-{turn % 2}"
     fill_vectors(library, encoder)

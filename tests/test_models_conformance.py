@@ -25,7 +25,7 @@ QUESTION = "When does the harbour open?"
 PASSAGES = ["The harbour opens at six.", "Cats purr when they are content.", "Bread is baked from flour."]
 PROMPTS = [
     Prompt(
-        text="Passage: The harbour opens at six. It closes at ten.\nQuestion: When does the harbour open?\nAnswer:"
+        text="Passage: The harbour opens at six. It closes at ten.\nQuestion: When does it open?\nAnswer:"
     ),
     Prompt(prefix="Passage: Cats purr when content.\n", text="Question: When do cats purr?\nAnswer:"),
     Prompt(text="x"),

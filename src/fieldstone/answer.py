@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fieldstone.library import Library
-from fieldstone.models import Generator, load_encoder, load_generator, load_reranker
+from fieldstone.models import Completion, Generator, load_generator
 from fieldstone.prompts import (
     NO_ANSWER,
     one_by_one_prompt,
@@ -25,9 +25,8 @@ from fieldstone.prompts import (
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage, with_context
 from fieldstone.search import Filter, Index, search
-from fieldstone.search.dense import DenseIndex
-from fieldstone.search.lexical import LexicalIndex
-from fieldstone.search.stores import open_store
+from fieldstone.search.confidence import confidence
+from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
@@ -52,42 +51,29 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One answer read out of one passage: its probability a token, and its share of the belief."""
+    """One answer read out of one passage, and what it weighs against the others."""
 
     text: str
     hit: Hit
-    probability: float
     weight: float
 
 
 def open_system(workspace: Workspace, settings: Settings) -> System:
     """Load the models that the settings name and open the indexes of the workspace."""
-    library, models = workspace.library(), settings.models
-    device, threads = models.device, models.threads or None
-    generator = load_generator(models.generator, device=device, threads=threads)
-    dense = None
-    if settings.search.mode != "lexical":
-        encoder = load_encoder(models.encoder, device=device, threads=threads)
-        url = "memory:" if settings.search.store == "library" else settings.search.store
-        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
-    reranker = None
-    if settings.search.rerank == "cross-encoder":
-        reranker = load_reranker(models.reranker, device=device, threads=threads)
-    lexical = LexicalIndex(workspace.cache / "lexical", library)
-    return System(Index(library, lexical, dense, generator, reranker), generator, settings)
+    models = settings.models
+    generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
+    return System(open_index(workspace, settings, generator), generator, settings)
 
 
 def answer(system: System, questions: Sequence[str], filter: Filter | None = None) -> list[Answer]:
     """One cited answer a question; `timings` holds the batch's seconds divided by its questions."""
     if not questions:
         return []
-    settings = system.settings
     began = time.perf_counter()
-    depth = max(SEARCH_DEPTH, settings.answer.passages)
-    found = search(system.index, questions, settings.search, depth, filter)
+    found = _find(system, questions, filter)
     searched = time.perf_counter()
     read = _read_together if reading_of(system) == "together" else _read_one_by_one
-    readings = read(system, questions, [hits[: settings.answer.passages] for hits in found])
+    readings = read(system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
@@ -99,11 +85,33 @@ def answer(system: System, questions: Sequence[str], filter: Filter | None = Non
 def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
     """The answer's text in pieces as it is written, then the whole Answer.
 
-    Read one by one, an answer is known only once the passages have been weighed: it comes as one piece.
+    Read together, the text starts to come once the reply has cited a passage that can be trusted. Read one
+    by one, an answer is known only once the passages have been weighed: it comes as one piece.
     """
-    whole = answer(system, [question], filter)[0]
-    yield whole.text
-    yield whole
+    if reading_of(system) != "together":
+        whole = answer(system, [question], filter)[0]
+        yield whole.text
+        yield whole
+        return
+    began = time.perf_counter()
+    hits = _find(system, [question], filter)[0]
+    searched = time.perf_counter()
+    read = hits[: system.settings.answer.passages]
+    texts = _texts(system.index.library, [read])
+    prompt = together_prompt([texts[hit.passage.id] for hit in read], question)
+    reply, sent = "", 0
+    pieces = system.generator.stream(prompt, max_tokens=system.settings.answer.max_tokens) if read else ()
+    for piece in pieces:
+        reply += piece
+        cited, text = parse_together(reply, len(read))
+        if not cited or len(text) <= sent:
+            continue
+        cited_hit = read[cited[0] - 1]
+        if _belief(system, question, hits, cited_hit, text) >= system.settings.answer.abstain_below:
+            yield text[sent:]
+            sent = len(text)
+    timings = {"search": searched - began, "read": time.perf_counter() - searched}
+    yield _conclude(system, question, hits, _readings(reply, 1.0, read), timings)
 
 
 def reading_of(system: System) -> str:
@@ -121,7 +129,8 @@ def _read_one_by_one(
 
     The mixture of RA-DIT (Lin et al. 2024, equation 2), p(a|q) = sum over c of p(a|c, q) p(c|q), with
     p(c|q) the softmax of the search's scores, and p(a|c, q) an answer's probability a token in the
-    passage it was read from, 0 in the others.
+    passage it was read from, 0 in the others; times the share of its words that stand in that passage,
+    for a small model invents.
     """
     texts = _texts(system.index.library, found)
     rows = [(q, hit) for q, hits in zip(questions, found, strict=True) for hit in hits]
@@ -137,8 +146,9 @@ def _read_one_by_one(
         readings = []
         for hit, belief in zip(hits, beliefs, strict=True):
             reply = next(remaining)
-            probability = math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
-            readings.append(_Reading(parse_one_by_one(reply.text), hit, probability, belief * probability))
+            text = parse_one_by_one(reply.text)
+            weight = belief * _probability(reply) * _grounding(text, texts[hit.passage.id])
+            readings.append(_Reading(text, hit, weight))
         result.append(_ranked(readings))
     return result
 
@@ -153,12 +163,25 @@ def _read_together(
         for q, hits in zip(questions, found, strict=True)
     ]
     replies = system.generator.generate(prompts, max_tokens=system.settings.answer.max_tokens)
-    result = []
-    for hits, reply in zip(found, replies, strict=True):
-        cited, text = parse_together(reply.text, len(hits))
-        probability = math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
-        result.append([_Reading(text, hits[n - 1], probability, probability) for n in cited if text])
-    return result
+    return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
+
+
+def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[_Reading]:
+    """The answer of a reply, once for each passage that it cites."""
+    cited, text = parse_together(reply, len(hits))
+    return [_Reading(text, hits[n - 1], probability) for n in cited if text]
+
+
+def _find(system: System, questions: Sequence[str], filter: Filter | None) -> list[list[Hit]]:
+    """What the search finds; nothing for a question without a word in it."""
+    depth = max(SEARCH_DEPTH, system.settings.answer.passages)
+    found = search(system.index, questions, system.settings.search, depth, filter)
+    return [hits if index_words(q) else [] for q, hits in zip(questions, found, strict=True)]
+
+
+def _probability(reply: Completion) -> float:
+    """An answer's probability a token: the geometric mean over its tokens."""
+    return math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
 
 
 def _ranked(readings: Sequence[_Reading]) -> list[_Reading]:
@@ -180,17 +203,25 @@ def _conclude(
     readings: Sequence[_Reading],
     timings: dict[str, float],
 ) -> Answer:
-    confidence = _confidence(hits, readings)
-    abstained = not readings or confidence < system.settings.answer.abstain_below
-    citations = tuple(_cite(system.index.library, reading, question) for reading in readings[:1])
-    return Answer(
-        text=NO_ANSWER if abstained else readings[0].text,
-        citations=() if abstained else citations,
-        hits=tuple(hits),
-        abstained=abstained,
-        confidence=confidence,
-        timings=timings,
-    )
+    library = system.index.library
+    belief = _belief(system, question, hits, readings[0].hit, readings[0].text) if readings else 0.0
+    if belief < system.settings.answer.abstain_below or not readings:
+        return Answer(NO_ANSWER, (), tuple(hits), True, belief, timings)
+    citation = _cite(library, readings[0], question)
+    return Answer(readings[0].text, (citation,), tuple(hits), False, belief, timings)
+
+
+def _belief(system: System, question: str, hits: Sequence[Hit], cited: Hit, text: str) -> float:
+    """Confidence that the passage answers the question, times the share of the answer that stands in it."""
+    passage = _texts(system.index.library, [[cited]])[cited.passage.id]
+    return confidence(question, hits, cited, passage, system.index.lexical) * _grounding(text, passage)
+
+
+def _grounding(answer: str, passage: str) -> float:
+    """Share of the answer's words that stand in the passage."""
+    words = index_words(answer)
+    held = set(index_words(passage))
+    return sum(word in held for word in words) / len(words) if words else 0.0
 
 
 def _cite(library: Library, reading: _Reading, question: str) -> Citation:
@@ -215,14 +246,10 @@ def _quote(passage: Passage, answer: str, question: str) -> tuple[int, int]:
         last = next((s for s in spans if s[0] < end <= s[1]), first)
         holding.append((first[0], max(last[1], end)))
     if not holding:
-        wanted |= set(index_words(answer)) | {*index_words(answer)}
+        wanted |= set(index_words(answer))
         holding = spans
     best = max(holding, key=lambda s: (len(wanted & set(index_words(passage.text[s[0] : s[1]]))), -s[0]))
     return best[0], min(best[1], best[0] + QUOTE_CHARACTERS)
-
-
-def _confidence(hits: Sequence[Hit], readings: Sequence[_Reading]) -> float:
-    return readings[0].weight if readings else 0.0
 
 
 def _texts(library: Library, found: Sequence[Sequence[Hit]]) -> dict[str, str]:

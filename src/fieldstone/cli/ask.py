@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,18 +74,19 @@ def ask(
 
 def _lines() -> Iterator[str]:
     """Questions from the keyboard, or lines from a pipe; empty ones are passed over."""
-    if sys.stdin.isatty():
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    with suppress(ImportError):  # Windows has none
         import readline  # noqa: F401 (its import gives input() a history and the arrow keys)
     while True:
         try:
-            line = input("? ") if sys.stdin.isatty() else sys.stdin.readline()
+            line = input("? ").strip()
         except (EOFError, KeyboardInterrupt):
             print()
             return
-        if not line and not sys.stdin.isatty():
-            return
-        if line.strip():
-            yield line.strip()
+        if line:
+            yield line
 
 
 def _answer(system: System, question: str, only: Filter | None) -> None:

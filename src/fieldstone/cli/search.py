@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from fieldstone.library import Library
     from fieldstone.records import Hit
-    from fieldstone.search import Index
-    from fieldstone.settings import Settings
-    from fieldstone.workspace import Workspace
 
 SNIPPET = 240
 """Characters of a passage that are shown."""
@@ -54,13 +51,14 @@ def search(
     from fieldstone.cli.output import show, show_json, warn_if_unfinished
     from fieldstone.cli.progress import waiting
     from fieldstone.search import search as find
+    from fieldstone.search.open import open_index
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)
     settings = settings_of(opened, changes, mode=mode, rerank=rerank)
     only = filter_of(source, type_, since, until)
     with waiting("searching …"):
-        index = _open_index(opened, settings)
+        index = open_index(opened, settings)
         hits = find(index, [question], settings.search, k, only)[0]
     warn_if_unfinished(index.library)
     if json:
@@ -69,28 +67,6 @@ def search(
         show("Nothing was found.")
     else:
         show_hits(index.library, hits, question)
-
-
-def _open_index(workspace: Workspace, settings: Settings) -> Index:
-    """What this search needs and no more: a search by words alone loads no model."""
-    from fieldstone.models import load_encoder, load_generator, load_reranker
-    from fieldstone.search import Index
-    from fieldstone.search.dense import DenseIndex
-    from fieldstone.search.lexical import LexicalIndex
-    from fieldstone.search.stores import open_store
-
-    library, models = workspace.library(), settings.models
-    on: dict[str, Any] = {"device": models.device, "threads": models.threads or None}
-    dense = generator = reranker = None
-    if settings.search.mode != "lexical":
-        encoder = load_encoder(models.encoder, **on)
-        url = "memory:" if settings.search.store == "library" else settings.search.store
-        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
-    if settings.search.rerank == "likelihood":
-        generator = load_generator(models.generator, **on)
-    elif settings.search.rerank == "cross-encoder":
-        reranker = load_reranker(models.reranker, **on)
-    return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
 
 
 def hits_as_json(library: Library, hits: Sequence[Hit]) -> list[dict[str, Any]]:

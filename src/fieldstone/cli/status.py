@@ -83,8 +83,9 @@ def _render(facts: Mapping[str, Any]) -> None:
     show(facts["workspace"], style="bold")
     read = facts["files"] - facts["unread"]
     show(f"files      {read:,} read, {facts['unread']:,} not; {count(facts['documents'], 'document')}")
-    passages = count(facts["passages"], "passage")
-    show(f"passages   {passages}, {facts['embedded']:,} with a vector, {facts['unsplit']:,} files to split")
+    show(f"passages   {facts['passages']:,}, {facts['embedded']:,} of them with a vector")
+    if facts["unsplit"] or facts["embedded"] < facts["passages"]:
+        show("           the build has not finished; type it again", style="yellow")
     show(f"models     encoder {facts['encoder']}, generator {facts['generator']}")
     show(f"recipe     {facts['recipe']}")
     for label, root in facts["roots"].items():

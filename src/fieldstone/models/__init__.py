@@ -142,7 +142,8 @@ class Options:
     `device`: auto, cpu, cuda, cuda:1, mps. `threads`: None leaves the choice to `devices.thread_count`.
     `cache`: where dequantised weights and checksums are kept (default `$FIELDSTONE_CACHE`, then
     `~/.cache/fieldstone`). `dtype`: auto, float32, bfloat16, float16. `query_prefix` and
-    `passage_prefix` stand in for those that the encoder brings along; None keeps its own.
+    `passage_prefix` stand in for those that the encoder brings along; None keeps its own. `timeout`
+    (seconds) and `concurrency` (requests at a time) concern model servers.
     """
 
     device: str = "auto"
@@ -151,6 +152,8 @@ class Options:
     dtype: str = "auto"
     query_prefix: str | None = None
     passage_prefix: str | None = None
+    timeout: float = 120.0
+    concurrency: int = 8
 
 
 # scheme -> module. A backend is a module with any of load_encoder, load_reranker, load_generator, each
@@ -175,9 +178,11 @@ def load_encoder(
     dtype: str = "auto",
     query_prefix: str | None = None,
     passage_prefix: str | None = None,
+    timeout: float = 120.0,
+    concurrency: int = 8,
 ) -> Encoder:
     """The encoder called `name`; ModelError says what to type if it cannot be had."""
-    options = Options(device, threads, cache, dtype, query_prefix, passage_prefix)
+    options = Options(device, threads, cache, dtype, query_prefix, passage_prefix, timeout, concurrency)
     return cast(Encoder, _door(name, "encoder")(name, options))
 
 
@@ -188,9 +193,12 @@ def load_reranker(
     threads: int | None = None,
     cache: Path | None = None,
     dtype: str = "auto",
+    timeout: float = 120.0,
+    concurrency: int = 8,
 ) -> Reranker:
     """The reranker called `name`; ModelError says what to type if it cannot be had."""
-    return cast(Reranker, _door(name, "reranker")(name, Options(device, threads, cache, dtype)))
+    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency)
+    return cast(Reranker, _door(name, "reranker")(name, options))
 
 
 def load_generator(
@@ -200,9 +208,12 @@ def load_generator(
     threads: int | None = None,
     cache: Path | None = None,
     dtype: str = "auto",
+    timeout: float = 120.0,
+    concurrency: int = 8,
 ) -> Generator:
     """The generator called `name`; ModelError says what to type if it cannot be had."""
-    return cast(Generator, _door(name, "generator")(name, Options(device, threads, cache, dtype)))
+    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency)
+    return cast(Generator, _door(name, "generator")(name, options))
 
 
 def _door(name: str, kind: str) -> Callable[[str, Options], object]:

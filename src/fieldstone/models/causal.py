@@ -13,30 +13,18 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from fieldstone.errors import ModelError
 from fieldstone.models import Completion, Options, Prompt, Score
 from fieldstone.models.batches import by_length
 from fieldstone.models.decoding import Writing, seeds, write
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.huggingface import read_config, read_model, read_tokenizer
+from fieldstone.models.forward import BATCH_TOKENS, Forward, Row, Step
+from fieldstone.models.huggingface import explained, read_config, read_model, read_tokenizer
 from fieldstone.models.limits import check_request
-from fieldstone.models.states import PrefixStates, States, copied, cut, shared_start, stacked, unstacked
 from fieldstone.models.tokens import Tokens
 
-_BATCH_TOKENS = 4096
-_WORTH_SHARING = 32  # a common start shorter than this is computed again rather than looked up
 _KEPT_BYTES = 2 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What the model still has to read of one sequence: `rest` comes after `known` tokens with states."""
-
-    states: States | None
-    known: int
-    rest: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +47,19 @@ class CausalGenerator:
             raise ModelError(f"{name} is a {architecture} and writes no text; give a causal or seq2seq model")
         self._tokenizer = read_tokenizer(name, folder)
         loaded = read_model(name, folder, AutoModelForCausalLM, options)
-        self._model, self._device = loaded.model, loaded.device
-        layers = DynamicCache(config=self._model.config).layers
-        if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
-            raise ModelError(
-                f"{name}: {architecture} keeps another state than keys and values, which is not supported "
-                "in this process; serve it (vLLM, llama.cpp) and give http://host:port/v1#model"
-            )
-        self._layers = len(layers)
+        self._forward = Forward(name, loaded.model, loaded.device, kept_bytes)
         self._tokens = Tokens(self._tokenizer)
-        self._ends = _ends(self._model, self._tokenizer)
-        self._kept = PrefixStates(kept_bytes)
+        self._ends = _ends(loaded.model, self._tokenizer)
         self._templates: dict[str, _Template] = {}
         self.name = name
-        text_config = self._model.config.get_text_config()
+        text_config = loaded.model.config.get_text_config()
         self.context_tokens = int(getattr(text_config, "max_position_embeddings", None) or 4096)
         template = self._tokenizer.chat_template or ""
         self.fingerprint = weights_fingerprint(folder, loaded.dtype, template, cache=options.cache)
+        with explained(name, f"{architecture}, a first forward pass"):
+            first = Writing(self._tokens, 2, (), frozenset(), None)
+            for _ in self._write([([], [0])], [first], 0.0):
+                pass
 
     def generate(
         self,
@@ -91,7 +75,7 @@ class CausalGenerator:
         halves = [self.prompt_ids(prompt) for prompt in prompts]
         rows = self._writings(halves, max_tokens, stop, temperature, seed)
         lengths = [len(a) + len(b) + max_tokens for a, b in halves]
-        for batch in by_length(lengths, budget=_BATCH_TOKENS):
+        for batch in by_length(lengths, budget=BATCH_TOKENS):
             for _ in self._write([halves[i] for i in batch], [rows[i] for i in batch], temperature):
                 pass
         return [row.completion() for row in rows]
@@ -126,7 +110,7 @@ class CausalGenerator:
         for length in lengths:
             self._check_length(length)
         logprobs = [0.0] * len(halves)
-        for batch in by_length(lengths, budget=_BATCH_TOKENS):
+        for batch in by_length(lengths, budget=BATCH_TOKENS):
             batch = [i for i in batch if wanted[i]]
             if batch:
                 sums = self._score([halves[i] for i in batch], [wanted[i] for i in batch])
@@ -201,23 +185,23 @@ class CausalGenerator:
             rows.append(Writing(self._tokens, limit, stop, self._ends, own))
         return rows
 
+    @torch.inference_mode()
     def _score(
         self, halves: Sequence[tuple[list[int], list[int]]], wanted: Sequence[list[int]]
     ) -> list[float]:
-        rows = self._rows(halves, wanted)
+        rows = self._forward.rows(halves, wanted)
         # the token at t is predicted at t - 1, so the last of each completion need not be read
-        rows = [_Row(row.states, row.known, row.rest[:-1]) for row in rows]
+        rows = [Row(row.states, row.known, row.rest[:-1]) for row in rows]
         starts = [len(row.rest) - len(ids) for row, ids in zip(rows, wanted, strict=True)]
         spans = [range(start, start + len(ids)) for start, ids in zip(starts, wanted, strict=True)]
         keep = sorted({position for span in spans for position in span})
         column = {position: i for i, position in enumerate(keep)}
-        with torch.inference_mode():
-            logits, _ = self._read(rows, torch.tensor(keep, device=self._device), room=0)
-            sums = []
-            for i, (span, ids) in enumerate(zip(spans, wanted, strict=True)):
-                own = logits[i, column[span[0]] : column[span[-1]] + 1].float().log_softmax(-1)
-                chosen = own.gather(1, torch.tensor(ids, device=self._device)[:, None])
-                sums.append(float(chosen.double().sum()))
+        logits, _ = self._forward.read(rows, keep, room=0)
+        sums = []
+        for i, (span, ids) in enumerate(zip(spans, wanted, strict=True)):
+            own = logits[i, column[span[0]] : column[span[-1]] + 1].float().log_softmax(-1)
+            chosen = own.gather(1, torch.tensor(ids, device=own.device)[:, None])
+            sums.append(float(chosen.double().sum()))
         return sums
 
     def _write(
@@ -227,13 +211,13 @@ class CausalGenerator:
         if all(writing.done for writing in writings):
             return
         with torch.inference_mode():
-            rows = self._rows(halves, [[] for _ in halves])
+            rows = self._forward.rows(halves, [[] for _ in halves])
             ends = [len(row.rest) - 1 for row in rows]
             keep = sorted(set(ends))
             room = max(writing.limit for writing in writings)
-            logits, cache = self._read(rows, torch.tensor(keep, device=self._device), room)
+            logits, cache = self._forward.read(rows, keep, room)
             first = logits[torch.arange(len(rows)), torch.tensor([keep.index(end) for end in ends])]
-            step = _Step(self._model, cache, rows, self._layers, room, self._device)
+            step = Step(self._forward, cache, rows, room)
         steps = write(first, step, writings, temperature)
         while True:
             # the mode is entered anew each time: a caller of `stream` runs code of its own in between
@@ -243,110 +227,6 @@ class CausalGenerator:
                 except StopIteration:
                     return
             yield
-
-    def _rows(self, halves: Sequence[tuple[list[int], list[int]]], wanted: Sequence[list[int]]) -> list[_Row]:
-        """Each sequence as the kept states of its prefix and what remains to be read: one token at least."""
-        states = self._prefixes({tuple(prefix) for prefix, _ in halves if prefix})
-        rows = []
-        for (prefix, text), completion in zip(halves, wanted, strict=True):
-            known = len(prefix) if text else len(prefix) - 1
-            kept = cut(states[tuple(prefix)], known) if known > 0 else None
-            rows.append(_Row(kept, max(known, 0), (prefix + text)[max(known, 0) :] + completion))
-        return rows
-
-    def _prefixes(self, wanted: set[tuple[int, ...]]) -> dict[tuple[int, ...], States]:
-        """The states of each prefix: kept ones, and new ones that start from the nearest kept."""
-        found = {ids: states for ids in wanted if (states := self._kept.get(ids)) is not None}
-        new = sorted(wanted - found.keys())
-        if len(new) > 1:
-            start = new[0][: shared_start(new[0], new[-1])]  # sorted, so all others lie between
-            if len(start) >= _WORTH_SHARING and self._kept.nearest(start)[0] < len(start):
-                self._prefill([start])
-        for batch in by_length([len(ids) for ids in new], budget=_BATCH_TOKENS):
-            found |= self._prefill([new[i] for i in batch])
-        return found
-
-    def _prefill(self, prefixes: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], States]:
-        rows = []
-        for ids in prefixes:
-            shared, states = self._kept.nearest(ids)
-            if shared < _WORTH_SHARING:
-                shared, states = 0, None
-            shared = min(shared, len(ids) - 1)
-            rows.append(_Row(cut(states, shared) if states else None, shared, list(ids[shared:])))
-        with torch.inference_mode():
-            _, cache = self._read(rows, torch.tensor([0], device=self._device), room=0)
-        width = max(row.known for row in rows)
-        result = {}
-        for i, (ids, row) in enumerate(zip(prefixes, rows, strict=True)):
-            states = copied(unstacked(cache, i, width - row.known, width + len(row.rest)))
-            self._kept.put(ids, states)
-            result[ids] = states
-        return result
-
-    def _read(self, rows: Sequence[_Row], keep: torch.Tensor, room: int) -> tuple[torch.Tensor, Cache]:
-        """Runs the model over a batch: logits (rows, kept positions of the rest, vocabulary), and all states.
-
-        Kept states stand to the left, ending at one column; what remains is read behind it and padded to
-        the right, where causality keeps it from being seen.
-        """
-        width = max(len(row.rest) for row in rows)
-        before = max(row.known for row in rows)
-        ids = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.rest)] = torch.tensor(row.rest)
-        mask = positions = None
-        if before:
-            known = torch.tensor([row.known for row in rows])[:, None]
-            mask = (torch.arange(before + width)[None] >= before - known).long().to(self._device)
-            positions = (torch.arange(width)[None] + known).to(self._device)
-        cache = stacked([row.states for row in rows], self._layers, incoming=width, room=room)
-        logits = self._model(
-            input_ids=ids.to(self._device),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
-        return logits, cache
-
-
-class _Step:
-    """The next token's logits, from states that are shifted so that all rows end at one column."""
-
-    def __init__(
-        self, model: Any, cache: Cache, rows: Sequence[_Row], layers: int, room: int, device: str
-    ) -> None:
-        before = max(row.known for row in rows)
-        spans = [(before - row.known, before + len(row.rest)) for row in rows]
-        self._lengths = torch.tensor([end - start for start, end in spans], device=device)
-        width = int(self._lengths.max())
-        if len({end for _, end in spans}) > 1 or before + max(len(row.rest) for row in rows) != width:
-            states = [unstacked(cache, i, *span) for i, span in enumerate(spans)]
-            cache = stacked(states, layers, incoming=0, room=room)
-        columns = torch.arange(width, device=device)[None]
-        self._mask = (columns >= width - self._lengths[:, None]).long()
-        self._model, self._cache, self._device = model, cache, device
-
-    def __call__(self, going: list[int], chosen: list[int]) -> torch.Tensor:
-        """Reads the chosen tokens of the rows that go on."""
-        if len(going) < len(self._lengths):
-            rows = torch.tensor(going, device=self._device)
-            self._lengths, self._mask = self._lengths[rows], self._mask[rows]
-            for layer in self._cache.layers:
-                layer.select(rows)
-        self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], 1)
-        logits: torch.Tensor = self._model(
-            input_ids=torch.tensor(chosen, device=self._device)[:, None],
-            attention_mask=self._mask,
-            position_ids=self._lengths[:, None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        self._lengths = self._lengths + 1
-        return logits
 
 
 def _template(name: str, tokenizer: Any, tokens: Tokens, system: str) -> _Template:
@@ -363,15 +243,14 @@ def _template(name: str, tokenizer: Any, tokens: Tokens, system: str) -> _Templa
 
     try:
         text = render([{"role": "system", "content": system}, user] if system else [user])
-    except (
-        TemplateError
-    ):  # Gemma's template, say, knows no system turn: the instruction goes before the words
+    except TemplateError:
+        # Gemma's template, say, knows no system turn: the instruction goes before the user's words
         text = render([{"role": "user", "content": f"{system}\n\n {words} "}])
     strips = f" {words} " not in text
     head, found, tail = text.partition(words if strips else f" {words} ")
     if not found:
         raise ModelError(f"{name}: its chat template leaves out the user's words; use prompts without chat")
-    return _Template(tokens.marked(head), tokens.marked(tail), strips)
+    return _Template(tokens.marked(head), tokens.marked(tail, after=True), strips)
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -25,6 +25,8 @@ def load_encoder(name: str, options: Options) -> Encoder:
             dtype=options.dtype,
             query_prefix=options.query_prefix,
             passage_prefix=options.passage_prefix,
+            timeout=options.timeout,
+            concurrency=options.concurrency,
         )
         for half in match.groups()
     )

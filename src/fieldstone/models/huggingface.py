@@ -67,7 +67,7 @@ def read_config(name: str, folder: Path) -> Any:
     """The transformers configuration in `folder`."""
     from transformers import AutoConfig
 
-    with _explained(name, "configuration"):
+    with explained(name, "configuration"):
         return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
@@ -75,7 +75,7 @@ def read_tokenizer(name: str, folder: Path) -> Any:
     """The transformers tokenizer in `folder`."""
     from transformers import AutoTokenizer
 
-    with _explained(name, "tokenizer"), quiet():
+    with explained(name, "tokenizer"), quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -101,7 +101,7 @@ def read_model(
     dtype = pick_dtype(device, options.dtype)
     torch.set_num_threads(thread_count(options.threads))
     kind = family.__name__
-    with _explained(name, kind), quiet():
+    with explained(name, kind), quiet():
         model, info = family.from_pretrained(
             folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
         )
@@ -131,7 +131,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(name: str, what: str) -> Iterator[None]:
+def explained(name: str, what: str) -> Iterator[None]:
     """A model folder is foreign input: whatever is wrong with it becomes a ModelError with the reason."""
     try:
         yield

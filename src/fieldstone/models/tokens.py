@@ -45,10 +45,11 @@ class Tokens:
         ids: list[int] = self._plain.encode(self._anchor + text, add_special_tokens=False).ids
         return ids[len(self._anchor_ids) :]
 
-    def marked(self, text: str) -> list[int]:
-        """The ids of a piece of a chat template: special tokens are read as such."""
-        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
-        return ids
+    def marked(self, text: str, *, after: bool = False) -> list[int]:
+        """The ids of a piece of a chat template (`after` the user's words): special tokens count as such."""
+        anchor, skipped = (self._anchor, len(self._anchor_ids)) if after else ("", 0)
+        ids: list[int] = self._marked.encode(anchor + text, add_special_tokens=False).ids
+        return ids[skipped:]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that go on after a prompt; special tokens are left out."""

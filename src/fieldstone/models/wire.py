@@ -16,6 +16,7 @@ import httpx
 from fieldstone.errors import EndpointError, ModelError
 
 _KEY = "FIELDSTONE_API_KEY"
+_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0  # seconds; a server that asks for more is taken at its word no further
 
 
@@ -35,7 +36,7 @@ class Wire:
             raise ModelError(
                 f"{name!r} names no model; write {self.url}#MODEL (the server lists them: {self.url}/models)"
             )
-        self.retries, self.wait, self.concurrency = retries, wait, concurrency
+        self.timeout, self.retries, self.wait, self.concurrency = timeout, retries, wait, concurrency
         key = os.environ.get(_KEY)
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
@@ -110,27 +111,32 @@ class Wire:
     def _send(
         self, method: str, url: str, body: dict[str, Any] | None, *, stream: bool = False
     ) -> httpx.Response:
+        problem: EndpointError
         for attempt in range(self.retries + 1):
             patience: float | None = None
             try:
                 response = self._client.send(
                     self._client.build_request(method, url, json=body), stream=stream
                 )
+                if response.is_success:
+                    return response
+                response.read()
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise ModelError(
+                    f"{url!r} is no address: {error}; write http://host:port/v1#model"
+                ) from error
+            except httpx.ReadTimeout as error:  # asking again would only add to its load
+                raise EndpointError(
+                    f"{url} takes longer than {self.timeout:g} s; ask for fewer tokens, or check its load"
+                ) from error
             except httpx.TransportError as error:
                 problem = EndpointError(
                     f"{url} does not answer: {_reason(error)}; check that the server runs there"
                 )
                 problem.__cause__ = error
-            except httpx.InvalidURL as error:
-                raise ModelError(f"{url!r} is not a URL: {error}; write http://host:port/v1#model") from error
             else:
-                if response.is_success:
-                    return response
-                response.read()
                 problem = _Refused(response)
-                if (
-                    response.status_code != 429 and response.status_code < 500
-                ) or response.status_code == 501:
+                if response.status_code not in _TRY_AGAIN:
                     raise problem
                 patience = _retry_after(response)
             if attempt < self.retries:

@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from textwrap import shorten
 
 from fieldstone.errors import ReadError
 from fieldstone.read.sniff import kind_of, suffix_of
@@ -39,6 +40,9 @@ READERS = {
 }
 """The built-in reader of each kind, imported when the first such file comes."""
 
+
+TITLE_CHARACTERS = 120
+"""A title goes with every passage into encoder and prompt, so a longer one is cut."""
 
 TOO_LARGE = "needs more memory than a file may take"
 
@@ -93,7 +97,14 @@ def read_bytes(data: bytes, source: str, stamp: Mapping[str, str] | None = None)
     if not documents:
         raise ReadError(source, "no text in it")
     known = {"type": kind, **(stamp or {})}
-    return [replace(document, metadata={**known, **document.metadata}) for document in documents]
+    return [
+        replace(
+            document,
+            title=shorten(document.title, TITLE_CHARACTERS, placeholder=" …"),
+            metadata={**known, **document.metadata},
+        )
+        for document in documents
+    ]
 
 
 def _reader_for(data: bytes, source: str) -> tuple[str, Reader]:

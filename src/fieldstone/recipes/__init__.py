@@ -17,7 +17,9 @@ from fieldstone.library import Library
 from fieldstone.models import Encoder, load_encoder
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
+from fieldstone.records import fingerprint
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
+from fieldstone.split import VERSION
 from fieldstone.workspace import Workspace
 
 DEFAULT = "guide"
@@ -91,6 +93,20 @@ class Build:
         encoder = load_encoder(models.encoder, device=models.device, threads=models.threads or None)
         self.progress("load", 1, 1, "encoder")
         return encoder
+
+    @cached_property
+    def made_by(self) -> str:
+        """Stands for all that passages and vectors are made by, without loading the encoder."""
+        models, split = self.settings.models, self.settings.split
+        folder = Path(models.encoder).expanduser()
+        stamps = [(f.name, f.stat().st_mtime_ns) for f in sorted(folder.rglob("*")) if f.is_file()]
+        return fingerprint(VERSION, models.encoder, models.device, split, stamps)
+
+    def finished(self) -> bool:
+        """Nothing is left to split or embed: no need to load the encoder."""
+        counts = self.library.counts()
+        whole = not counts.unsplit and counts.embedded == counts.passages
+        return whole and self.library.meta("made by") == self.made_by
 
 
 def choose_settings(
@@ -196,6 +212,8 @@ def _joined(a: Added, b: Added) -> Added:
 def _split(build: Build) -> dict[str, Any]:
     from fieldstone.split import split_library
 
+    if build.finished():
+        return {"settings": build.settings.split.model_dump(mode="json"), "passages": 0}
     made = split_library(build.library, build.encoder, build.settings.split, build.progress)
     return {"settings": build.settings.split.model_dump(mode="json"), "passages": made}
 
@@ -204,12 +222,14 @@ def _index(build: Build) -> dict[str, Any]:
     from fieldstone.search.embed import embed_library
     from fieldstone.search.lexical import LexicalIndex
 
-    encoder = build.encoder
-    embedded = embed_library(build.library, encoder, build.progress)
+    embedded = 0
+    if not build.finished():
+        embedded = embed_library(build.library, build.encoder, build.progress)
+        build.library.set_meta("made by", build.made_by)
     LexicalIndex(build.workspace.cache / "lexical", build.library).refresh()
     return {
-        "encoder": encoder.name,
-        "fingerprint": encoder.fingerprint,
+        "encoder": build.settings.models.encoder,
+        "fingerprint": build.library.meta("encoder"),
         "embedded": embedded,
         "library": asdict(build.library.counts()),
     }

@@ -43,6 +43,10 @@ def search(
     filter: Filter | None = None,
 ) -> list[list[Hit]]:
     """The `k` best passages of each question, best first, with the scores that each search gave them."""
+    if settings.mode != "dense":
+        index.lexical.refresh()  # here, where it may wait for another process without holding a snapshot
+    if index.dense is not None:
+        index.dense.refresh()
     with index.library.snapshot():
         only = (filter or Filter()).passages(index.library)
         depth = max(settings.candidates, k)

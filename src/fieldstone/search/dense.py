@@ -36,10 +36,13 @@ class DenseIndex:
                     f"but {self._encoder.name} is {self._encoder.fingerprint}; "
                     f"type: fieldstone build FOLDER --into {self._library.path.parent}"
                 )
-            wanted = self._library.embedded(self._encoder.fingerprint)
+            made_by = self._encoder.fingerprint
+            wanted = self._library.embedded(made_by)
             held = self._store.ids() if self._held is None else self._held
             self._store.remove(sorted(held - wanted))
-            for ids, vectors in self._library.vectors(self._encoder.fingerprint, sorted(wanted - held)):
+            missing = sorted(wanted - held)
+            batches = self._library.vectors(made_by, missing) if held else self._library.all_vectors(made_by)
+            for ids, vectors in batches:
                 self._store.add(ids, vectors)
         self._held, self._version = wanted, version
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from fieldstone.search.stores import Found
 from fieldstone.search.words import VERSION, index_words
 
 WRITER_BYTES = 64_000_000
+
+STALE = 0.05
+"""The index is made anew once this share of what was added has been removed: tantivy's word statistics
+go on counting what was removed."""
 
 
 class LexicalIndex:
@@ -42,10 +47,12 @@ class LexicalIndex:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._folder}.lock"), self._library.snapshot():
             now = self._library.mark()
+            then, whole = self._read_mark()
+            stale = now.removed - whole > STALE * self._library.counts().passages
             try:
-                self._index = self._follow(self._read_mark(), now)
+                self._index = self._follow(None if stale else then, whole, now)
             except (OSError, ValueError):  # damaged
-                self._index = self._follow(None, now)
+                self._index = self._follow(None, whole, now)
             self._mark = now
 
     def search(self, questions: Sequence[str], k: int, only: Collection[str] | None = None) -> list[Found]:
@@ -66,6 +73,14 @@ class LexicalIndex:
         ids = self._library.ids(sorted({row for found in ranked for row, _ in found}))
         return [[(ids[row], score) for row, score in found if row in ids] for found in ranked]
 
+    def rarity(self, words: Collection[str]) -> dict[str, float]:
+        """Word -> inverse document frequency, as in BM25: high for a word that few passages hold."""
+        self.refresh()
+        assert self._index is not None
+        searcher = self._index.searcher()
+        counts = {word: searcher.doc_freq("body", word) for word in words}
+        return {w: math.log(1 + (searcher.num_docs - n + 0.5) / (n + 0.5)) for w, n in counts.items()}
+
     def _ranked(
         self, searcher: tantivy.Searcher, question: str, k: int, among: tantivy.Query | None
     ) -> list[tuple[int, float]]:
@@ -83,17 +98,21 @@ class LexicalIndex:
         found = [(int(row), float(score)) for row, (score, _) in zip(rows, hits, strict=True)]
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))  # equal scores in a fixed order
 
-    def _follow(self, then: Mark | None, now: Mark) -> tantivy.Index:
-        """The index, brought from `then` to `now`; made anew where `then` is not on the way."""
+    def _follow(self, then: Mark | None, whole: int, now: Mark) -> tantivy.Index:
+        """The index, brought from `then` to `now`; made anew where `then` is not on the way.
+
+        `whole`: how many removals there had been when it was last made anew.
+        """
         if then is None or then.library != now.library or then.added > now.added:
             if self._folder.exists() and not self._folder.is_dir():
                 self._folder.unlink()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-            then = Mark(now.library, 0, 0)
+            then, whole = Mark(now.library, 0, now.removed), now.removed
         index = self._open()
         if then != now:
             self._write(index, then, now)
+            self._write_mark(now, whole)
             index.reload()
         return index
 
@@ -112,18 +131,18 @@ class LexicalIndex:
             writer.add_document(tantivy.Document(row=row, body=" ".join(index_words(text))))
         writer.commit()
         writer.wait_merging_threads()
-        self._write_mark(now)
 
-    def _read_mark(self) -> Mark | None:
-        if not tantivy.Index.exists(str(self._folder)):
-            return None
+    def _read_mark(self) -> tuple[Mark | None, int]:
         try:
+            if not tantivy.Index.exists(str(self._folder)):
+                return None, 0
             data = json.loads((self._folder / "mark.json").read_text())
-            return Mark(*data["mark"]) if data["words"] == VERSION else None
+            return (Mark(*data["mark"]) if data["words"] == VERSION else None), int(data["whole"])
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # missing or damaged: the index is made anew
+            return None, 0  # missing or damaged: the index is made anew
 
-    def _write_mark(self, mark: Mark) -> None:
+    def _write_mark(self, mark: Mark, whole: int) -> None:
         partial = self._folder / "mark.partial"
-        partial.write_text(json.dumps({"mark": [mark.library, mark.added, mark.removed], "words": VERSION}))
+        place = [mark.library, mark.added, mark.removed]
+        partial.write_text(json.dumps({"mark": place, "whole": whole, "words": VERSION}))
         partial.replace(self._folder / "mark.json")

@@ -1,0 +1,27 @@
+"""A workspace's indexes, opened for the searches that the settings ask for."""
+
+from __future__ import annotations
+
+from fieldstone.models import Generator, load_encoder, load_generator, load_reranker
+from fieldstone.search import Index
+from fieldstone.search.dense import DenseIndex
+from fieldstone.search.lexical import LexicalIndex
+from fieldstone.search.stores import open_store
+from fieldstone.settings import Settings
+from fieldstone.workspace import Workspace
+
+
+def open_index(workspace: Workspace, settings: Settings, generator: Generator | None = None) -> Index:
+    """What the searches need and no more: words alone load no model, a given generator is shared."""
+    library, models, how = workspace.library(), settings.models, settings.search
+    device, threads = models.device, models.threads or None
+    dense = reranker = None
+    if how.mode != "lexical":
+        encoder = load_encoder(models.encoder, device=device, threads=threads)
+        url = "memory:" if how.store == "library" else how.store
+        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
+    if how.rerank == "likelihood" and generator is None:
+        generator = load_generator(models.generator, device=device, threads=threads)
+    if how.rerank == "cross-encoder":
+        reranker = load_reranker(models.reranker, device=device, threads=threads)
+    return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
