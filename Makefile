@@ -17,8 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 
 demo: install
 	$(BIN)/fieldstone build examples/harbour --into demo --recipe guide
-	$(BIN)/fieldstone ask demo "How much water may a ship draw at berth 7?"
-	$(BIN)/fieldstone ask demo "Who has to be told before welding starts on the quay?"
+	$(BIN)/fieldstone ask demo "At what filter pressure is the pumping of cement shut down?"
+	$(BIN)/fieldstone ask demo "How long is the diving firm shut out after what happened at berth 3?"
 	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"
 
 test: install

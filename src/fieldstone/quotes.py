@@ -12,7 +12,8 @@ GAP = r"(?:-?\s|[\u00ad\u200b])*"
 
 _NUMBER = r"(?<!^\d)(?<!^\d\d)(?<!\s\s\d)(?<!\s\s\d\d)"  # of a list item: its full stop ends nothing
 _SENTENCE_END = re.compile(
-    _NUMBER + r"[.!?][\"')\]’”]*(?=\s)|[。！？]+[」』”]*|\n\s*\n|\n(?=[ \t]*([-*•#|]|\d+[.)]\s))",
+    _NUMBER + r"[.!?][\"')\]’”]*(?=\s)|[。！？]+[」』”]*|\n\s*\n|\n(?=[ \t]*([-*•#|]|\d+[.)]\s))"
+    r"|\n(?=[^\s:;][^:;\n]{0,60}: [^;\n]*;)",  # the next row of a table
     re.MULTILINE,
 )
 
