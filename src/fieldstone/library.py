@@ -443,7 +443,8 @@ class Library:
         for i in range(0, len(values), 500):  # SQLite bounds the number of variables
             part = values[i : i + 500]
             marks = ",".join("?" * len(part))
-            yield from self._db.execute(f"{statement} ({marks}){and_}", (*part, *more))
+            # all at once: a cursor left half read would want the database open when it is let go
+            yield from self._db.execute(f"{statement} ({marks}){and_}", (*part, *more)).fetchall()
 
 
 def _statements(script: str) -> Iterator[str]:
