@@ -21,10 +21,12 @@ Answer: four crowns
 
 """
 
+# A small model copies a layout of placeholders ("[number]") as it stands, so the form is shown filled in.
 TOGETHER = (
     "You answer questions from numbered passages. First write the number of the passage that answers the "
     "question, then the answer, as short as it can be and in the words of the passage. If no passage answers "
-    "it, write 0 and no answer. Write in this form:\n\n### Reference\n[number]\n\n### Answer\n[answer]"
+    "it, write 0 and no answer. Where passage 3 says that the gate is blue, the reply to the question what "
+    "colour it has is:\n\n### Reference\n3\n\n### Answer\nblue"
 )
 
 _REPLY = re.compile(
