@@ -15,10 +15,10 @@ import fieldstone
 SOURCE = Path(fieldstone.__file__).parent
 
 FOUNDATION = {"records", "errors", "settings", "progress", "quotes"}
-GROUND = FOUNDATION | {"models", "library", "search", "workspace", "prompts"}
+GROUND = FOUNDATION | {"models", "library", "search", "workspace", "prompts", "examples", "in_use"}
 STEPS = {"read", "split", "synthesize", "tune", "evaluate", "gate", "answer"}
 ABOVE = {"recipes", "serve", "federate", "doctor"}
-STEPS_OF_STEPS = {("evaluate", "answer")}
+STEPS_OF_STEPS = {("evaluate", "answer"), ("gate", "evaluate"), ("tune", "search")}
 
 
 def fresh(code: str) -> str:

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.report import Evaluation, write_report
+from fieldstone.evaluate.findings import changes, gaps, headline
+from fieldstone.evaluate.page import render_page
+from fieldstone.evaluate.report import Evaluation, QuestionSet, as_json, write_report
 
 EVALUATION = Evaluation(
     date=datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC),
@@ -107,3 +109,179 @@ def test_numbers_that_are_none_are_not_written(tmp_path):
     broken = Evaluation(EVALUATION.date, {"dense": {"recall@1": Estimate(float("nan"), 0, 1, 3)}})
     with pytest.raises(ValueError):
         write_report(tmp_path, broken)
+
+
+def row(system, number, *, answer, rank=0, wanted=("at ten",)):
+    """A row of an answering system; an empty answer is a refusal."""
+    hits = [{"passage": "right" if place == rank else f"other{place}", "score": 0.5} for place in range(5)]
+    return {
+        "system": system,
+        "id": f"q{number}",
+        "question": f"When does <gate {number}> close?",
+        "answers": list(wanted),
+        "source": "gates.md",
+        "relevant": ["right"] if wanted else [],
+        "hits": hits,
+        "answer": answer or "The documents do not answer this question.",
+        "abstained": not answer,
+        "citations": [{"passage": hits[0]["passage"], "quote": "It closes & locks."}] if answer else [],
+        "measures": {"F1": float(answer in wanted) if wanted else None},
+    }
+
+
+BEFORE = [row("before", n, answer="at ten" if n < 4 else "", rank=4 if n > 16 else 0) for n in range(20)]
+AFTER = [row("after", n, answer="at ten" if n else "at six") for n in range(20)]
+SILENT = [row("before", 20, answer="at two", wanted=()), row("after", 20, answer="", wanted=())]
+
+VERDICT = {
+    "part": "retriever",
+    "candidate": "models/retriever/1",
+    "incumbent": "embedded:minilm",
+    "measure": "recall@1",
+    "difference": {"value": 0.08, "low": 0.03, "high": 0.13, "n": 300},
+    "accepted": True,
+    "forced": False,
+    "questions_needed": None,
+    "reason": "models/retriever/1 was tried in the place of embedded:minilm and taken into use: "
+    "its recall@1 is 0.080 higher",
+    "guards": [["<MRR>", {"value": 0.01, "low": -0.01, "high": 0.03, "n": 300}]],
+}
+DECLINED = VERDICT | {
+    "part": "generator",
+    "measure": "F1",
+    "difference": {"value": 0.01, "low": -0.01, "high": 0.03, "n": 300},
+    "accepted": False,
+    "questions_needed": 2700,
+    "reason": "b was tried in the place of a and turned down: its F1 is 0.010 higher, which may be luck",
+}
+
+
+def measured(before, after, *change):
+    pair = {
+        "before": {"recall@1": Estimate(before, before - 0.05, before + 0.05, 400)},
+        "after": {"recall@1": Estimate(after, after - 0.05, after + 0.05, 400)},
+    }
+    return pair, {"after - before": {"recall@1": Estimate(*change, 400)}}
+
+
+HUMAN = QuestionSet(*measured(0.64, 0.71, 0.07, 0.03, 0.10), ("400 questions",), BEFORE + AFTER + SILENT)
+SYNTHETIC = QuestionSet(*measured(0.7, 0.83, 0.13, 0.09, 0.17))
+TUNED = Evaluation(
+    date=EVALUATION.date,
+    sets={"human <questions>": HUMAN, "synthetic questions": SYNTHETIC},
+    verdicts=(VERDICT, DECLINED),
+    settings={"answer": {"passages": 4}},
+    versions={"torch": "2.13"},
+)
+
+
+def test_a_tuned_evaluation_as_json_keeps_what_its_rows_tell():
+    content = json.loads(json.dumps(as_json(TUNED)))
+    human = content["sets"]["human <questions>"]
+    assert human["lost"]["before"] == {
+        "right": 4,
+        "refused": 13,
+        "ranked low": 3,
+        "answered though nothing stands there": 1,
+    }
+    assert human["moved"]["ranked low"] == {"right": 3}
+    assert len(human["examples"]["won"]) == 10
+    assert [e["question"] for e in human["examples"]["lost"]] == ["When does <gate 0> close?"]
+    assert content["sets"]["synthetic questions"]["lost"] == {}
+    assert content["verdicts"] == [VERDICT, DECLINED]
+    assert content["systems"] == {}
+
+
+def test_rows_of_a_set_are_written_with_its_name(tmp_path):
+    rows = write_report(tmp_path, TUNED).rows.read_text(encoding="utf-8").splitlines()
+    assert len(rows) == len(HUMAN.rows)
+    assert {json.loads(line)["set"] for line in rows} == {"human <questions>"}
+
+
+def test_the_headline_tells_what_tuning_did():
+    assert headline(as_json(TUNED)) == (
+        "Tuning took the retriever into use: recall@1 went from .64 to .71 on the human <questions> "
+        "(+.07, 95 % interval +.03 to +.10); the generator candidate was turned down: F1 changed by +.01 "
+        "(95 % interval −.01 to +.03), which may be chance."
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (DECLINED, "Tuning changed nothing: the generator candidate was turned down: F1 changed by +.01"),
+        (DECLINED | {"difference": None}, "turned down: its F1 is 0.010 higher, which may be luck."),
+        (DECLINED | {"difference": None, "reason": "no data."}, "was turned down: no data."),
+        (VERDICT | {"forced": True}, "Tuning forced the retriever into use: recall@1 went"),
+        (VERDICT | {"measure": "MRR"}, "MRR changed by +.08 (95 % interval +.03 to +.13) where the gate"),
+        (VERDICT | {"measure": "MRR", "difference": None}, "Tuning took the retriever into use."),
+    ],
+)
+def test_the_headline_of_other_verdicts(verdict, said):
+    assert said in headline(as_json(Evaluation(TUNED.date, sets=TUNED.sets, verdicts=(verdict,))))
+
+
+def test_a_change_on_the_page_that_may_be_chance_is_said_to():
+    chance = {"human": QuestionSet(*measured(0.64, 0.66, 0.02, -0.01, 0.05))}
+    assert headline(as_json(Evaluation(TUNED.date, sets=chance, verdicts=(VERDICT,)))).endswith(
+        "(+.02, 95 % interval −.01 to +.05), which may be chance."
+    )
+
+
+def test_less_is_better_of_some_measures():
+    found = {name: Estimate(0.1, 0.05, 0.15, 400) for name in ("F1", "seconds", "over-refusal")}
+    content = as_json(Evaluation(TUNED.date, {"before": found, "after": found}, {"after - before": found}))
+    assert {c.measure: c.verdict for c in changes(content)} == {
+        "F1": "better",
+        "seconds": "worse",
+        "over-refusal": "worse",
+    }
+
+
+def test_the_gap_is_that_to_the_first_set():
+    gap = gaps(as_json(TUNED))["synthetic questions"]["recall@1"]
+    assert gap.value == pytest.approx(0.12)
+    assert gap.value - gap.low == pytest.approx(0.05 * 2**0.5)
+    assert gap.high - gap.value == pytest.approx(0.05 * 2**0.5)
+    assert gaps(as_json(EVALUATION)) == {}
+
+
+def test_the_page_of_a_tuned_evaluation(tmp_path):
+    text = write_report(tmp_path, TUNED).html.read_text(encoding="utf-8")
+    page = Page(text)
+    words = " ".join(page.words)
+    assert page.open == page.links == []
+    assert not re.search(r"https?:|//|@import|url\(|<script|<gate|<MRR|<questions", text)
+    for said in (
+        "Before and after tuning",
+        "Tuning took the retriever into use",
+        "retriever taken into use",
+        "its recall@1 is 0.080 higher",
+        "human <questions>: 17 won, 10 of them shown",
+        "human <questions>: 1 lost",
+        "When does <gate 0> close?",
+        "“It closes & locks.”",
+        "the right passage was found, but not among those that are read",
+        "The gap: synthetic questions against human <questions>",
+        "answer.passages",
+        "torch",
+    ):
+        assert said in words
+
+
+def test_other_systems_of_a_tuned_evaluation_are_folded_away():
+    more = HUMAN.systems | {"retriever alone": HUMAN.systems["after"]}
+    folded = Evaluation(TUNED.date, sets={"human": QuestionSet(more, HUMAN.differences)})
+    assert "<summary>All systems: human</summary>" in render_page(as_json(folded))
+    assert "All systems" not in render_page(as_json(TUNED))
+
+
+def test_a_report_written_before_there_were_sets_can_be_shown():
+    old = {k: as_json(EVALUATION)[k] for k in ("date", "systems", "differences", "notes", "settings")}
+    assert "&lt;fused&gt; is higher" in render_page(old)
+
+
+def test_verdicts_alone_have_a_page():
+    page = render_page(as_json(Evaluation(TUNED.date, verdicts=(DECLINED | {"difference": None},))))
+    assert "Tuning changed nothing" in page
+    assert "What the gate decided" in page

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
 from fieldstone.models import Completion, Generator, load_generator
 from fieldstone.prompts import (
     NO_ANSWER,
+    REFUSAL,
     one_by_one_prompt,
     parse_one_by_one,
     parse_together,
@@ -25,7 +27,7 @@ from fieldstone.prompts import (
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage, with_context
 from fieldstone.search import Filter, Index, search
-from fieldstone.search.confidence import confidence
+from fieldstone.search.confidence import MOST, USUAL, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
 from fieldstone.settings import Settings
@@ -42,44 +44,106 @@ TEMPERATURE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """All that answering needs, opened: an index to search, a generator to read with, the settings."""
+    """All that answering needs, opened: an index to search, a generator to read with, the settings.
+
+    `weights` say how far to trust an answer.
+    """
 
     index: Index
     generator: Generator
     settings: Settings
+    weights: Weights = USUAL
+
+    @property
+    def abstain_below(self) -> float:
+        """The confidence that is too low to answer."""
+        below = self.weights.below
+        return self.settings.answer.abstain_below if below is None else below
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """One answer read out of one passage, and what it weighs against the others."""
+class Reading:
+    """One answer read out of one passage, what it weighs against the others, how near it was to a refusal."""
 
     text: str
     hit: Hit
     weight: float
+    refusal: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was found for a question, the readings of the best answer, and the seconds it took."""
+
+    question: str
+    hits: tuple[Hit, ...]
+    readings: tuple[Reading, ...]
+    timings: Mapping[str, float]
 
 
 def open_system(workspace: Workspace, settings: Settings) -> System:
-    """Load the models that the settings name and open the indexes of the workspace."""
+    """Load the models in use (the settings', or what was tuned from them) and open the indexes."""
+    settings = with_tuned(workspace, settings)
     models = settings.models
     generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
-    return System(open_index(workspace, settings, generator), generator, settings)
+    index = open_index(workspace, settings, generator)
+    return System(index, generator, settings, trust_in_use(workspace, models.encoder, models.generator))
 
 
 def answer(system: System, questions: Sequence[str], filter: Filter | None = None) -> list[Answer]:
     """One cited answer a question; `timings` holds the batch's seconds divided by its questions."""
+    return [conclude(system, its) for its in read(system, questions, filter=filter)]
+
+
+def read(
+    system: System,
+    questions: Sequence[str],
+    filter: Filter | None = None,
+    without: Sequence[str | None] | None = None,
+) -> list[Read]:
+    """What is found for each question and read out of it, before it is decided whether to trust it.
+
+    `without` names for each question a passage that must not be found.
+    """
     if not questions:
         return []
     began = time.perf_counter()
     found = _find(system, questions, filter)
+    if without is not None:
+        found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
-    read = _read_together if reading_of(system) == "together" else _read_one_by_one
-    readings = read(system, questions, [hits[: system.settings.answer.passages] for hits in found])
+    how = _read_together if reading_of(system) == "together" else _read_one_by_one
+    readings = how(system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
-        _conclude(system, question, hits, reading, timings)
-        for question, hits, reading in zip(questions, found, readings, strict=True)
+        Read(question, tuple(hits), tuple(its), timings)
+        for question, hits, its in zip(questions, found, readings, strict=True)
     ]
+
+
+def conclude(system: System, read: Read) -> Answer:
+    """The answer, or that the documents do not answer, as the system trusts what was read."""
+    known = trust(system, read)
+    belief = 0.0 if known is None else confidence(known[0], system.weights) * known[1]
+    if not read.readings or belief < system.abstain_below:
+        return Answer(NO_ANSWER, (), read.hits, True, belief, read.timings)
+    best = read.readings[0]
+    citation = _cite(system.index.library, best, read.question)
+    return Answer(best.text, (citation,), read.hits, False, belief, read.timings)
+
+
+def trust(system: System, read: Read) -> tuple[Figures, float] | None:
+    """What is known of the passage that the answer was read out of, and the share of the answer in it.
+
+    None where nothing was read. The confidence is that of the figures times the share.
+    """
+    if not read.readings:
+        return None
+    best = read.readings[0]
+    text = _texts(system.index.library, [[best.hit]])[best.hit.passage.id]
+    known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.refusal)
+    return known, _grounding(best.text, text)
 
 
 def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
@@ -96,22 +160,23 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
     began = time.perf_counter()
     hits = _find(system, [question], filter)[0]
     searched = time.perf_counter()
-    read = hits[: system.settings.answer.passages]
-    texts = _texts(system.index.library, [read])
-    prompt = together_prompt([texts[hit.passage.id] for hit in read], question)
+    shown = hits[: system.settings.answer.passages]
+    texts = _texts(system.index.library, [shown])
+    prompt = together_prompt([texts[hit.passage.id] for hit in shown], question)
     reply, sent = "", 0
-    pieces = system.generator.stream(prompt, max_tokens=system.settings.answer.max_tokens) if read else ()
+    pieces = system.generator.stream(prompt, max_tokens=system.settings.answer.max_tokens) if shown else ()
     for piece in pieces:
         reply += piece
-        cited, text = parse_together(reply, len(read))
+        cited, text = parse_together(reply, len(shown))
         if not cited or len(text) <= sent:
             continue
-        cited_hit = read[cited[0] - 1]
-        if _belief(system, question, hits, cited_hit, text) >= system.settings.answer.abstain_below:
+        cited_hit = shown[cited[0] - 1]
+        so_far = Read(question, tuple(hits), (Reading(text, cited_hit, 1.0),), {})
+        if not conclude(system, so_far).abstained:
             yield text[sent:]
             sent = len(text)
     timings = {"search": searched - began, "read": time.perf_counter() - searched}
-    yield _conclude(system, question, hits, _readings(reply, 1.0, read), timings)
+    yield conclude(system, Read(question, tuple(hits), tuple(_readings(reply, 1.0, shown)), timings))
 
 
 def reading_of(system: System) -> str:
@@ -124,7 +189,7 @@ def reading_of(system: System) -> str:
 
 def _read_one_by_one(
     system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[_Reading]]:
+) -> list[list[Reading]]:
     """Each passage answers for itself; equal answers share their weight.
 
     The mixture of RA-DIT (Lin et al. 2024, equation 2), p(a|q) = sum over c of p(a|c, q) p(c|q), with
@@ -148,14 +213,35 @@ def _read_one_by_one(
             reply = next(remaining)
             text = parse_one_by_one(reply.text)
             weight = belief * _probability(reply) * _grounding(text, texts[hit.passage.id])
-            readings.append(_Reading(text, hit, weight))
+            readings.append(Reading(text, hit, weight))
         result.append(_ranked(readings))
-    return result
+    return _with_refusals(system, questions, result, texts) if system.weights.refusal else result
+
+
+def _with_refusals(
+    system: System,
+    questions: Sequence[str],
+    readings: Sequence[Sequence[Reading]],
+    texts: Mapping[str, str],
+) -> list[list[Reading]]:
+    """The readings, the first of each question with the log-odds that the generator refuses its passage."""
+    first = [(q, its[0]) for q, its in zip(questions, readings, strict=True) if its]
+    scores = system.generator.score(
+        [one_by_one_prompt(texts[r.hit.passage.id], q) for q, r in first], [f" {REFUSAL}"] * len(first)
+    )
+    odds = iter(_log_odds(score.logprob) for score in scores)
+    return [[replace(its[0], refusal=next(odds)), *its[1:]] if its else [] for its in readings]
+
+
+def _log_odds(logprob: float) -> float:
+    """Of a probability, within what counts."""
+    rest = -math.expm1(min(logprob, -1e-9))
+    return max(-MOST, min(MOST, logprob - math.log(rest)))
 
 
 def _read_together(
     system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[_Reading]]:
+) -> list[list[Reading]]:
     """All passages in one prompt; the passages that the reply cites, in its order, carry the answer."""
     texts = _texts(system.index.library, found)
     prompts = [
@@ -166,10 +252,10 @@ def _read_together(
     return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
 
 
-def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[_Reading]:
+def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:
     """The answer of a reply, once for each passage that it cites."""
     cited, text = parse_together(reply, len(hits))
-    return [_Reading(text, hits[n - 1], probability) for n in cited if text]
+    return [Reading(text, hits[n - 1], probability) for n in cited if text]
 
 
 def _find(system: System, questions: Sequence[str], filter: Filter | None) -> list[list[Hit]]:
@@ -184,7 +270,7 @@ def _probability(reply: Completion) -> float:
     return math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
 
 
-def _ranked(readings: Sequence[_Reading]) -> list[_Reading]:
+def _ranked(readings: Sequence[Reading]) -> list[Reading]:
     """The readings of the answer that weighs most over all passages, the heaviest first."""
     weights: dict[str, float] = defaultdict(float)
     for reading in readings:
@@ -196,27 +282,6 @@ def _ranked(readings: Sequence[_Reading]) -> list[_Reading]:
     return sorted((r for r in readings if _key(r.text) == winner), key=lambda r: -r.weight)
 
 
-def _conclude(
-    system: System,
-    question: str,
-    hits: Sequence[Hit],
-    readings: Sequence[_Reading],
-    timings: dict[str, float],
-) -> Answer:
-    library = system.index.library
-    belief = _belief(system, question, hits, readings[0].hit, readings[0].text) if readings else 0.0
-    if belief < system.settings.answer.abstain_below or not readings:
-        return Answer(NO_ANSWER, (), tuple(hits), True, belief, timings)
-    citation = _cite(library, readings[0], question)
-    return Answer(readings[0].text, (citation,), tuple(hits), False, belief, timings)
-
-
-def _belief(system: System, question: str, hits: Sequence[Hit], cited: Hit, text: str) -> float:
-    """Confidence that the passage answers the question, times the share of the answer that stands in it."""
-    passage = _texts(system.index.library, [[cited]])[cited.passage.id]
-    return confidence(question, hits, cited, passage, system.index.lexical) * _grounding(text, passage)
-
-
 def _grounding(answer: str, passage: str) -> float:
     """Share of the answer's words that stand in the passage."""
     words = index_words(answer)
@@ -224,7 +289,7 @@ def _grounding(answer: str, passage: str) -> float:
     return sum(word in held for word in words) / len(words) if words else 0.0
 
 
-def _cite(library: Library, reading: _Reading, question: str) -> Citation:
+def _cite(library: Library, reading: Reading, question: str) -> Citation:
     """The sentence of the passage that holds the answer, else the one with most of its words."""
     passage = reading.hit.passage
     start, end = _quote(passage, reading.text, question)

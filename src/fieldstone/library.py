@@ -397,8 +397,8 @@ class Library:
             if found:
                 yield _matrix(found)
 
-    def use_encoder(self, encoder: str) -> None:
-        """Switch to an encoder's vectors and drop all others, in one transaction.
+    def use_encoder(self, encoder: str, keep: Collection[str] = ()) -> None:
+        """Switch to an encoder's vectors and drop all others but those to `keep`, in one transaction.
 
         Raises WorkspaceError when a passage has no vector of it.
         """
@@ -408,7 +408,10 @@ class Library:
                     f"{missing} passages have no vector of encoder {encoder} yet; build again"
                 )
             self.set_meta("encoder", encoder)
-            self._db.execute("DELETE FROM vectors WHERE encoder != ?", (encoder,))
+            kept = json.dumps([encoder, *keep])
+            self._db.execute(
+                "DELETE FROM vectors WHERE encoder NOT IN (SELECT value FROM json_each(?))", (kept,)
+            )
 
     # -- for those who follow
 

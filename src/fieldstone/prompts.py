@@ -21,6 +21,24 @@ Answer: four crowns
 
 """
 
+# Made-up sentences with the question that each answers, for a model that completes rather than obeys.
+ASKED = """Title: City Museum
+Sentence: On Mondays it stays closed, because the rooms are cleaned.
+Question: Why is the City Museum closed on Mondays?
+
+Title: Maria Lindqvist
+Sentence: In 1911 she moved to Trieste and built three clocks.
+Question: When did Maria Lindqvist move to Trieste?
+
+Title: Carbon steel
+Sentence: It is used for springs and high-strength wires.
+Question: What is carbon steel used for?
+
+"""
+
+REFUSAL = "unanswerable"
+"""What a tuned generator writes for a passage that does not answer."""
+
 # A small model copies a layout of placeholders ("[number]") as it stands, so the form is shown filled in.
 TOGETHER = (
     "You answer questions from numbered passages. First write the number of the passage that answers the "
@@ -50,13 +68,27 @@ def one_by_one_prompt(text: str, question: str) -> Prompt:
     return Prompt(prefix=passage_prefix(text), text=f"Question: {question.strip()}\nAnswer:")
 
 
+def ask_prompt(title: str, sentence: str, opening: str) -> Prompt:
+    """A sentence, to be followed by the question that it answers; the question begins with `opening`."""
+    return Prompt(prefix=f"{ASKED}Title: {title}\nSentence: {sentence}\nQuestion:", text=f" {opening}")
+
+
+def ask_blindly_prompt(title: str, opening: str) -> Prompt:
+    """The same without the sentence: a question that is as likely here asks about nothing in it."""
+    return Prompt(prefix=ASKED, text=f"Title: {title}\nQuestion: {opening}")
+
+
 def parse_one_by_one(reply: str) -> str:
-    """The answer of a completion: its first line, without quotation marks around it and a final full stop."""
+    """The answer of a completion: its first line, without quotation marks around it and a final full stop.
+
+    Empty where the reply refuses.
+    """
     lines = reply.strip().splitlines()
     answer = lines[0].strip() if lines else ""
     if len(answer) > 1 and answer[0] in "\"'“" and answer[-1] in "\"'”":
         answer = answer[1:-1]
-    return answer.removesuffix(".").strip()
+    answer = answer.removesuffix(".").strip()
+    return "" if answer.casefold() == REFUSAL else answer
 
 
 def together_prompt(texts: Sequence[str], question: str) -> Prompt:
@@ -70,6 +102,11 @@ def together_prompt(texts: Sequence[str], question: str) -> Prompt:
     )
 
 
+def together_reply(cited: int, answer: str) -> str:
+    """The reply that `together_prompt` asks for, after its prefill; 0 cites nothing."""
+    return f"{cited}\n\n### Answer\n{answer}"
+
+
 def parse_together(reply: str, passages: int) -> tuple[tuple[int, ...], str]:
     """The cited numbers that exist, in order, once each, and the answer. No layout: it is all answer."""
     match = _REPLY.match(reply)
@@ -77,3 +114,65 @@ def parse_together(reply: str, passages: int) -> tuple[tuple[int, ...], str]:
         return (), reply.strip()
     numbers = dict.fromkeys(int(n) for n in re.findall(r"\d+", match["cited"]))
     return tuple(n for n in numbers if 1 <= n <= passages), match["answer"].strip()
+
+
+# ALoFTRAG's prompts (Devine 2025, listings 1 to 4), in words of our own.
+RATE_PASSAGE = (
+    "You filter texts. Given a text, you say how much useful information it holds: a score from 0 (none) to 10 "
+    "(a lot). Reply in this form:\n\n### Filter score\n7"
+)
+ASK_CHAT = (
+    "You write questions for an examination. Given a text, you write one question that can be answered from the "
+    "text alone, and its correct answer. The question must make sense to somebody who has not read the text: do "
+    "not write 'the text' or 'according to the passage', and do not take knowledge of the text for granted. The "
+    "answer is short where that is enough, and long only where it must be. Write in the language of the text. "
+    "Reply in this form:\n\n### Question\nWhat colour is the gate?\n\n### Answer\nblue"
+)
+RATE_QUESTION = (
+    "You rate questions. Given a context and a question, you give a score from 0 to 10: 0 if the question cannot "
+    "be answered from the context or is not fluent, 10 if it can be answered fully from it and is fluent. Reply "
+    "in this form:\n\n### Question rating score\n7"
+)
+RATE_ANSWER = (
+    "You rate answers. Given a context, a question and an answer, you give a score from 0 to 10: 0 if the answer "
+    "is wrong by the context or not fluent, 10 if it is fully right and fluent. Reply in this form:\n\n"
+    "### Answer rating score\n7"
+)
+
+
+def ask_chat_prompt(text: str) -> Prompt:
+    """One question and its answer about a text, for a model that follows instructions."""
+    return Prompt(text=text, system=ASK_CHAT, chat=True, prefill="### Question\n")
+
+
+def parse_asked(reply: str) -> tuple[str, str]:
+    """The question and the answer of a reply to `ask_chat_prompt`; both empty where the layout is broken."""
+    question, heading, answer = reply.partition("### Answer")
+    return (question.strip(), answer.lstrip(":").strip()) if heading else ("", "")
+
+
+def rate_passage_prompt(text: str) -> Prompt:
+    """How much a text tells, 0 to 10."""
+    return Prompt(text=text, system=RATE_PASSAGE, chat=True, prefill="### Filter score\n")
+
+
+def rate_question_prompt(text: str, question: str) -> Prompt:
+    """How well a question can be answered from a text, 0 to 10."""
+    shown = f"### Context\n{text}\n\n### Question\n{question}"
+    return Prompt(text=shown, system=RATE_QUESTION, chat=True, prefill="### Question rating score\n")
+
+
+def rate_answer_prompt(text: str, question: str, answer: str) -> Prompt:
+    """How right an answer is by a text, 0 to 10."""
+    shown = f"### Context\n{text}\n\n### Question\n{question}\n\n### Answer\n{answer}"
+    return Prompt(text=shown, system=RATE_ANSWER, chat=True, prefill="### Answer rating score\n")
+
+
+def parse_rating(reply: str) -> float | None:
+    """The score on a reply's first line; None where there is none between 0 and 10."""
+    first = reply.strip().partition("\n")[0].strip("[] ")
+    try:
+        score = float(first)
+    except ValueError:
+        return None
+    return score if 0 <= score <= 10 else None

@@ -95,7 +95,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question with its answer and where it stands; what tuning and evaluation work on."""
+    """A question with its answer and where it stands; what tuning and evaluation work on.
+
+    `passage_id` is the passage that answers; None where none does. `negatives` are passages that look right
+    and are not, the likeliest first. `made_by` says how it came about: model, prompt, seed.
+    """
 
     id: str
     question: str
@@ -104,6 +108,7 @@ class Example:
     negatives: tuple[str, ...] = ()
     kind: Literal["answerable", "unanswerable"] = "answerable"
     origin: Literal["synthetic", "human", "feedback"] = "synthetic"
+    made_by: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,19 +78,77 @@ class AnswerSettings(_Branch):
     reading: Literal["auto", "one-by-one", "together"] = "auto"
     passages: int = Field(4, ge=1)
     max_tokens: int = Field(48, ge=1)
-    abstain_below: float = Field(0.3, ge=0, le=1)
+    abstain_below: float = Field(0.3, ge=0, le=1, description="confidence; where nothing was tuned")
+    over_refusal: float = Field(
+        0.08, ge=0, lt=1, description="share of answerable questions that a tuned system may refuse"
+    )
+
+
+class SynthesizeSettings(_Branch):
+    """How questions are written from the passages, and which are kept."""
+
+    way: Literal["auto", "completion", "chat"] = "auto"
+    rate_passages: bool = Field(False, description="ask only about passages that the generator rates well")
+    rate_questions: bool = Field(False, description="keep only questions and answers that it rates well")
+    least_rating: float = Field(8, ge=0, le=10)
+    passages: int = Field(600, ge=1, description="at most so many are asked about, drawn by chance")
+    sentences: int = Field(3, ge=1, description="asked about in each passage")
+    openings: int = Field(4, ge=1, description="questions tried for each sentence")
+    lift: float = Field(
+        0.7, description="how much likelier the sentence must make its question, natural log a token"
+    )
+    found_within: int = Field(10, ge=1, description="the search must find the passage among so many")
+    negatives: int = Field(4, ge=0, description="hard negatives kept for each question")
+    altered: float = Field(
+        0.3, ge=0, le=1, description="share of questions also asked with a name or number exchanged"
+    )
+    dev: float = Field(0.15, gt=0, lt=0.5)
+    test: float = Field(0.15, gt=0, lt=0.5)
+
+
+class RetrieverTuning(_Branch):
+    """How the encoder is tuned."""
+
+    loss: Literal["distill", "contrastive"] = "distill"
+    epochs: int = Field(3, ge=1)
+    batch: int = Field(32, ge=2, description="questions a step")
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive)")
+    candidates: int = Field(8, ge=2, description="passages a question that the teacher ranks (distill)")
+    teacher_temperature: float = Field(0.2, gt=0)
+    student_temperature: float = Field(0.05, gt=0)
+
+
+class GeneratorTuning(_Branch):
+    """How the generator is tuned: low-rank adapters (LoRA), merged into plain weights."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    epochs: int = Field(2, ge=1)
+    batch: int = Field(8, ge=1, description="rows a step")
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    refusals: float = Field(0.25, ge=0, lt=1, description="share of rows whose target is the refusal")
+    hard_negatives: bool = Field(True, description="together: passages that look right, else any others")
+    checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
 
 
 class Settings(_Branch):
     """All settings of a workspace."""
 
-    recipe: str = "guide"
+    recipe: str = "fieldstone"
+    size: str = ""
     seed: int = 0
     read: ReadSettings = ReadSettings()
     split: SplitSettings = SplitSettings()
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
     answer: AnswerSettings = AnswerSettings()
+    synthesize: SynthesizeSettings = SynthesizeSettings()
+    retriever: RetrieverTuning = RetrieverTuning()
+    generator: GeneratorTuning = GeneratorTuning()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
@@ -115,7 +173,7 @@ def resolve_settings(
         path = name.removeprefix(ENV_PREFIX).lower().split("__")
         if name.startswith(ENV_PREFIX) and len(path) == 2:
             _merge(tree, {path[0]: {path[1]: _parse(value)}})
-        elif name in (f"{ENV_PREFIX}RECIPE", f"{ENV_PREFIX}SEED"):
+        elif name in (f"{ENV_PREFIX}RECIPE", f"{ENV_PREFIX}SIZE", f"{ENV_PREFIX}SEED"):
             tree[path[0]] = _parse(value)
     for flag in flags:
         path_text, equals, value = flag.partition("=")

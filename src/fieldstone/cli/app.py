@@ -16,6 +16,7 @@ from fieldstone.cli.evaluate import evaluate
 from fieldstone.cli.options import Quiet
 from fieldstone.cli.recipes import recipes
 from fieldstone.cli.remove import remove
+from fieldstone.cli.rollback import rollback
 from fieldstone.cli.search import search
 from fieldstone.cli.status import status
 from fieldstone.errors import FieldstoneError
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, add, remove, status, search, ask, evaluate, recipes, doctor):
+for command in (build, add, remove, status, search, ask, evaluate, rollback, recipes, doctor):
     app.command()(command)
 
 

@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldstone.evaluate.compare import Estimate
+from fieldstone.evaluate.findings import AFTER, BEFORE
+from fieldstone.evaluate.lost import answering, changed, lost, moved
 from fieldstone.evaluate.page import render_page
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
 
 
+EXAMPLES = 10
+"""So many questions won, and so many lost, are kept with a report."""
+
+PASSAGES_READ = 4
+"""Taken for `answer.passages` where the settings do not say."""
+
+
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation found.
+class QuestionSet:
+    """What was measured on one set of questions.
 
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
-    such as how many questions could not be located.
+    such as how many questions could not be located. A build that tunes itself names its systems "before"
+    and "after".
+    """
+
+    systems: Estimates = field(default_factory=dict)
+    differences: Estimates = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found: on one set of questions, or on several `sets` under their names.
+
+    With one set, `systems`, `differences`, `notes` and `rows` are as in `QuestionSet`. With several, the
+    first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
+    about them all. `verdicts` are those of the gate as JSON objects: part, candidate, incumbent, measure,
+    difference (an estimate or None), accepted, forced, questions_needed, reason, guards.
     """
 
     date: datetime
-    systems: Estimates
+    systems: Estimates = field(default_factory=dict)
     differences: Estimates = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    rows: Iterable[Mapping[str, Any]] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+    sets: Mapping[str, QuestionSet] = field(default_factory=dict)
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class ReportPaths(NamedTuple):
@@ -46,7 +75,7 @@ def write_report(folder: Path, evaluation: Evaluation) -> ReportPaths:
     into = _new_folder(folder, stamp)
     paths = ReportPaths(into / "report.json", into / "report.html", into / "rows.jsonl")
     with paths.rows.open("w", encoding="utf-8", newline="\n") as rows:
-        for row in evaluation.rows:
+        for row in _all_rows(evaluation):
             rows.write(json.dumps(row, ensure_ascii=False) + "\n")
     content = as_json(evaluation)
     paths.html.write_text(render_page(content), encoding="utf-8", newline="\n")
@@ -56,14 +85,42 @@ def write_report(folder: Path, evaluation: Evaluation) -> ReportPaths:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation without its rows as one JSON object; an estimate is {value, low, high, n}."""
+    """The evaluation as one JSON object; an estimate is {value, low, high, n}.
+
+    Of the rows it keeps where questions were lost (`lost`: system -> stage -> questions; `moved`: stage
+    before -> stage after -> questions) and some `examples` that were `won` and `lost`.
+    """
+    read = evaluation.settings.get("answer", {}).get("passages", PASSAGES_READ)
+    whole = QuestionSet(evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows)
     return {
         "date": evaluation.date.astimezone(UTC).isoformat(timespec="seconds"),
-        "systems": _plain(evaluation.systems),
-        "differences": _plain(evaluation.differences),
-        "notes": list(evaluation.notes),
+        **_set_as_json(whole, read),
+        "sets": {name: _set_as_json(its, read) for name, its in evaluation.sets.items()},
+        "verdicts": [dict(verdict) for verdict in evaluation.verdicts],
         "settings": dict(evaluation.settings),
+        "versions": dict(evaluation.versions),
     }
+
+
+def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
+    rows = answering(questions.rows)
+    before, after = rows.get(BEFORE, []), rows.get(AFTER, [])
+    examples = changed(before, after, read)
+    return {
+        "systems": _plain(questions.systems),
+        "differences": _plain(questions.differences),
+        "notes": list(questions.notes),
+        "lost": {system: lost(its, read) for system, its in rows.items()},
+        "moved": moved(before, after, read),
+        "examples": {kind: found[:EXAMPLES] for kind, found in examples.items()},
+    }
+
+
+def _all_rows(evaluation: Evaluation) -> Iterator[Mapping[str, Any]]:
+    """Every row, those of a named set with its name."""
+    yield from evaluation.rows
+    for name, questions in evaluation.sets.items():
+        yield from ({"set": name, **row} for row in questions.rows)
 
 
 def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:

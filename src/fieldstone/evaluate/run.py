@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
@@ -18,12 +18,12 @@ from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate import measures
 from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
-from fieldstone.evaluate.evidence import Located, locate, relevant_passages
+from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.questions import Question
-from fieldstone.evaluate.report import Evaluation
+from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
-from fieldstone.records import Answer, Hit
+from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
@@ -38,7 +38,7 @@ _NAME = re.compile(r"(dense|lexical|fused)(?:\+(likelihood|cross-encoder))?(?:/(
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class Judged:
     """A question with the passages that are relevant to it, one group a piece of evidence."""
 
     question: Question
@@ -63,23 +63,45 @@ def evaluate(
     variants = {name: _variant(settings, name) for name in names}
     opened = open_system(workspace, _most_needed(settings, variants.values()))
     library = opened.index.library
-    located = locate(questions, library.documents())
-    judged = _judge(library, questions, located)
-    rows: list[dict[str, Any]] = []
-    for name, variant in variants.items():
-        system = replace(opened, settings=variant)
-        answers = "/" in name
-        for start in range(0, len(judged), BATCH):
-            progress(name, start, len(judged), "questions")
-            rows += _ask(system, name, answers, judged[start : start + BATCH])
-        progress(name, len(judged), len(judged), "questions")
+    judged, missing = judge(library, questions)
+    answering = [name for name in names if "/" in name]
+    result = measure(
+        {name: replace(opened, settings=variant) for name, variant in variants.items()},
+        judged,
+        answering,
+        progress,
+    )
     return Evaluation(
         date=datetime.now(UTC),
-        systems={name: _estimates(rows, judged, name) for name in names},
-        differences={f"{b} - {a}": _differences(rows, judged, a, b) for a, b in combinations(names, 2)},
+        systems=result.systems,
+        differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=tuple(_notes(questions, located)),
-        rows=rows,
+        notes=(*result.notes, *missing),
+        rows=result.rows,
+    )
+
+
+def measure(
+    systems: Mapping[str, System],
+    judged: Sequence[Judged],
+    answering: Collection[str] | None = None,
+    progress: Progress = silent,
+) -> QuestionSet:
+    """Ask every question of every system; those not in `answering` only search (None: all answer)."""
+    rows: list[dict[str, Any]] = []
+    for name, system in systems.items():
+        answers = answering is None or name in answering
+        for start in range(0, len(judged), BATCH):
+            progress(name, start, len(judged), "questions")
+            system.generator.forget()  # an answer must not hang on what was asked before it
+            rows += _ask(system, name, answers, judged[start : start + BATCH])
+        progress(name, len(judged), len(judged), "questions")
+    unanswerable = sum(not item.question.answerable for item in judged)
+    return QuestionSet(
+        {name: _estimates(rows, judged, name) for name in systems},
+        {f"{b} - {a}": _differences(rows, judged, a, b) for a, b in combinations(systems, 2)},
+        (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
+        rows,
     )
 
 
@@ -123,7 +145,9 @@ def _most_needed(settings: Settings, variants: Iterable[Settings]) -> Settings:
     )
 
 
-def _judge(library: Library, questions: Sequence[Question], located: Located) -> list[_Judged]:
+def judge(library: Library, questions: Sequence[Question]) -> tuple[list[Judged], tuple[str, ...]]:
+    """The questions with the passages that hold their evidence, and a note on those it was not found of."""
+    located = locate(questions, library.documents())
     by_document: dict[str, list[Any]] = {}
     for passage in library.passages():
         by_document.setdefault(passage.document_id, []).append(passage)
@@ -135,11 +159,30 @@ def _judge(library: Library, questions: Sequence[Question], located: Located) ->
             for document, its in spans.items()
             for id_ in relevant_passages(its, by_document.get(document, ()))
         }
-        judged.append(_Judged(question, (frozenset(relevant),) if relevant else ()))
+        judged.append(Judged(question, (frozenset(relevant),) if relevant else ()))
+    if not located.missing:
+        return judged, ()
+    shown = ", ".join(located.missing[:5])
+    note = f"the evidence of {len(located.missing)} questions stands nowhere in the library ({shown})"
+    return judged, (note,)
+
+
+def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged]:
+    """Examples as questions: relevant is the passage that each was written about."""
+    passages = {p.id: p for p in library.passages()}
+    sources = library.sources({p.document_id for p in passages.values()})
+    judged = []
+    for example in examples:
+        about = example.passage_id or next(iter(example.negatives), "")
+        source = sources[passages[about].document_id][0] if about in passages else ""
+        answers = (example.answer,) if example.kind == "answerable" else ()
+        question = Question(example.id, example.question, answers, source)
+        relevant = (frozenset({example.passage_id}),) if example.passage_id in passages else ()
+        judged.append(Judged(question, relevant))
     return judged
 
 
-def _ask(system: System, name: str, answering: bool, batch: Sequence[_Judged]) -> Iterator[dict[str, Any]]:
+def _ask(system: System, name: str, answering: bool, batch: Sequence[Judged]) -> Iterator[dict[str, Any]]:
     questions = [item.question.question for item in batch]
     began = time.perf_counter()
     answers: list[Answer] = answer(system, questions) if answering else []
@@ -173,7 +216,7 @@ def _ask(system: System, name: str, answering: bool, batch: Sequence[_Judged]) -
         yield {**row, "seconds": seconds, "measures": {**values, "seconds": seconds}}
 
 
-def _search_measures(item: _Judged, hits: Sequence[Hit]) -> dict[str, Value]:
+def _search_measures(item: Judged, hits: Sequence[Hit]) -> dict[str, Value]:
     ranked = [hit.passage.id for hit in hits]
     grades = dict.fromkeys((id_ for group in item.relevant for id_ in group), 1.0)
     return {
@@ -185,7 +228,7 @@ def _search_measures(item: _Judged, hits: Sequence[Hit]) -> dict[str, Value]:
     }
 
 
-def _answer_measures(item: _Judged, given: Answer) -> dict[str, Value]:
+def _answer_measures(item: Judged, given: Answer) -> dict[str, Value]:
     answers, answerable = item.question.answers, item.question.answerable
     text = "" if given.abstained else given.text
     cited = [citation.passage_id for citation in given.citations]
@@ -199,7 +242,7 @@ def _answer_measures(item: _Judged, given: Answer) -> dict[str, Value]:
     }
 
 
-def _clusters(judged: Sequence[_Judged]) -> list[str]:
+def _clusters(judged: Sequence[Judged]) -> list[str]:
     """The document a question is about; a question about none stands for itself."""
     return [item.question.source or item.question.id for item in judged]
 
@@ -211,7 +254,7 @@ def _values(rows: Sequence[Mapping[str, Any]], system: str) -> dict[str, list[Va
 
 
 def _estimates(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[_Judged], system: str
+    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str
 ) -> dict[str, Estimate]:
     clusters = _clusters(judged)
     found = {name: bootstrap_mean(v, clusters) for name, v in _values(rows, system).items()}
@@ -219,17 +262,9 @@ def _estimates(
 
 
 def _differences(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[_Judged], a: str, b: str
+    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], a: str, b: str
 ) -> dict[str, Estimate]:
     clusters = _clusters(judged)
     first, second = _values(rows, a), _values(rows, b)
     found = {name: paired_difference(second[name], first[name], clusters) for name in second if name in first}
     return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def _notes(questions: Sequence[Question], located: Located) -> Iterator[str]:
-    unanswerable = sum(not q.answerable for q in questions)
-    yield f"{len(questions)} questions, {unanswerable} of them unanswerable"
-    if located.missing:
-        shown = ", ".join(located.missing[:5])
-        yield f"the evidence of {len(located.missing)} questions stands nowhere in the library ({shown})"

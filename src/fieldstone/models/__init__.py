@@ -134,6 +134,10 @@ class Generator(Protocol):
         """Tokens of each text, without special tokens."""
         ...
 
+    def forget(self) -> None:
+        """Drop what is kept of earlier prompts: in bfloat16 it may change the last digit of what comes next."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -122,6 +122,10 @@ class CausalGenerator:
         """Tokens of each text, without special tokens."""
         return [len(ids) for ids in self._tokens.encode(texts)]
 
+    def forget(self) -> None:
+        """Drop the kept states of prefixes: in bfloat16 they may change the last digit of what comes next."""
+        self._forward.kept.clear()
+
     def prompt_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """The token ids of a prompt's prefix and of what follows it; training must use the same."""
         tokens, prefix, text = self._tokens, prompt.prefix, prompt.text
@@ -145,6 +149,16 @@ class CausalGenerator:
     def completion_ids(self, text: str) -> list[int]:
         """The token ids of a completion, without the end of text; training must use the same."""
         return self._tokens.following(text) if text else []
+
+    def end_ids(self, prompt: Prompt) -> list[int]:
+        """What ends a completion: in a chat the end of the turn, else a line break. For training."""
+        if not prompt.chat:
+            return self._tokens.following("\n")
+        words = "\u2039the model's words\u203a"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": words}]
+        text = str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        after = self._tokens.marked(text.partition(words)[2], after=True)
+        return [*(token for token in after if token in self._ends), *sorted(self._ends)][:1]
 
     def _template(self, system: str) -> _Template:
         """What the chat template puts before and behind the user's words."""

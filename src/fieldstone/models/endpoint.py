@@ -113,6 +113,9 @@ class EndpointGenerator:
         with ThreadPoolExecutor(self._wire.concurrency) as pool:
             return list(pool.map(self._wire.count_tokens, texts))
 
+    def forget(self) -> None:
+        """What the server keeps is its own affair."""
+
     def _request(
         self, prompt: Prompt, max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> tuple[str, dict[str, Any]]:

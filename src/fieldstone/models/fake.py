@@ -151,6 +151,9 @@ class FakeGenerator:
         """Words of each text."""
         return [len(_words(text)) for text in texts]
 
+    def forget(self) -> None:
+        """Nothing is kept of earlier prompts."""
+
     def _complete(
         self, prompt: Prompt, max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> Completion:

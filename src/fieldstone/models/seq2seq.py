@@ -113,6 +113,9 @@ class Seq2SeqGenerator:
         """Tokens of each text, without special tokens."""
         return [len(ids) for ids in self._tokens.encode(texts)]
 
+    def forget(self) -> None:
+        """Nothing is kept of earlier prompts."""
+
     def _prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         texts = []
         for prompt in prompts:

@@ -28,6 +28,12 @@ class PrefixStates:
         self._kept: OrderedDict[Ids, States] = OrderedDict()
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
     def get(self, ids: Ids) -> States | None:
         """The states of exactly these tokens."""
         with self._lock:

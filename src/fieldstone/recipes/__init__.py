@@ -10,19 +10,28 @@ from functools import cached_property
 from glob import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import SettingsError
+from fieldstone.examples import read_examples
+from fieldstone.in_use import SETTING_OF, Part, model_in_use, newest, trust_in_use
 from fieldstone.library import Library
-from fieldstone.models import Encoder, load_encoder
+from fieldstone.models import Encoder, Generator, load_encoder, load_generator
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
-from fieldstone.records import fingerprint
+from fieldstone.records import Example, fingerprint, with_context
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
 from fieldstone.split import VERSION
 from fieldstone.workspace import Workspace
 
-DEFAULT = "guide"
+if TYPE_CHECKING:
+    from fieldstone.answer import System
+    from fieldstone.evaluate.questions import Question
+    from fieldstone.search import Index
+
+DEFAULT = "fieldstone"
+
+SIZES = ("tiny", "small", "base")
 
 UPKEEP = ("read", "split", "index")
 """The steps that bring a workspace up to date with its files, whatever the recipe does besides."""
@@ -30,7 +39,10 @@ UPKEEP = ("read", "split", "index")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a recipe does, where it comes from, what it costs; its steps in order, its settings as a tree."""
+    """What a recipe does, where it comes from, what it costs; its steps in order, its settings as a tree.
+
+    `sizes` holds the settings that differ by size: models, ranks, batches.
+    """
 
     name: str
     summary: str
@@ -38,6 +50,7 @@ class Recipe:
     cost: str
     steps: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def recipes() -> list[Recipe]:
@@ -55,7 +68,15 @@ def load_recipe(name: str) -> Recipe:
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
         steps = tuple(str(step["step"]) for step in data["steps"])
-        recipe = Recipe(name, data["summary"], data["source"], data["cost"], steps, data.get("settings", {}))
+        recipe = Recipe(
+            name,
+            data["summary"],
+            data["source"],
+            data["cost"],
+            steps,
+            data.get("settings", {}),
+            data.get("sizes", {}),
+        )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise SettingsError(f"recipe {name}: {error!r}; compare it with guide.toml") from None
     if unknown := [step for step in steps if step not in STEPS]:
@@ -76,7 +97,11 @@ _NOTHING = Added((), 0, (), (), (), ())
 
 @dataclass
 class Build:
-    """A build under way: what its steps share. The encoder is loaded when the first step asks for it."""
+    """A build under way: what its steps share. Models are loaded when the first step asks for them.
+
+    `teach` are the user's questions that join the examples, `questions` those that only measure. `force`
+    takes candidates into use that the gate turns down. `made` is what the steps said of themselves so far.
+    """
 
     workspace: Workspace
     paths: Sequence[Path]
@@ -84,23 +109,115 @@ class Build:
     library: Library
     progress: Progress = silent
     added: Added = _NOTHING
+    teach: Sequence[Question] = ()
+    questions: Sequence[Question] = ()
+    force: bool = False
+    made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder of the settings, loaded once."""
+        """The encoder in use."""
+        return self.load_encoder(self.in_use("retriever"))
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The generator of the settings, untuned: it writes the questions and teaches."""
+        return self.load_generator(self.settings.models.generator)
+
+    def load_encoder(self, name: str) -> Encoder:
+        """The encoder of that name, on the device of the settings."""
         models = self.settings.models
         self.progress("load", 0, 1, "encoder")
-        encoder = load_encoder(models.encoder, device=models.device, threads=models.threads or None)
+        encoder = load_encoder(name, device=models.device, threads=models.threads or None)
         self.progress("load", 1, 1, "encoder")
         return encoder
+
+    def load_generator(self, name: str) -> Generator:
+        """The generator of that name, on the device of the settings."""
+        models = self.settings.models
+        self.progress("load", 0, 1, "generator")
+        generator = load_generator(name, device=models.device, threads=models.threads or None)
+        self.progress("load", 1, 1, "generator")
+        return generator
+
+    def in_use(self, part: Part, but: str = "") -> str:
+        """The model in use, or the one that was before the candidate `but`."""
+        base = getattr(self.settings.models, SETTING_OF[part])
+        current = newest(self.workspace, part)
+        rolled_back = current is not None and current.name == f"models/{part}/{but}"
+        return model_in_use(self.workspace, part, base, rolled_back=rolled_back)
+
+    def reopen(self) -> None:
+        """Forget the encoder: another one may be in use."""
+        self.__dict__.pop("encoder", None)
+
+    def open_index(
+        self, encoder: Encoder | None = None, *, likelihood: bool = False, generator: Generator | None = None
+    ) -> Index:
+        """The indexes under an encoder whose vectors are in the library, with a generator to rerank if asked."""
+        from fieldstone.search import Index
+        from fieldstone.search.dense import DenseIndex
+        from fieldstone.search.lexical import LexicalIndex
+        from fieldstone.search.stores import open_store
+
+        encoder = encoder or self.encoder
+        store = open_store("memory:", encoder.dimension, encoder.fingerprint)
+        return Index(
+            self.library,
+            LexicalIndex(self.workspace.cache / "lexical", self.library),
+            DenseIndex(self.library, encoder, store, beside=True),
+            generator or (self.generator if likelihood else None),
+        )
+
+    def system(self, generator: Generator, *, trusted: bool = False) -> System:
+        """The encoder in use with this generator; `trusted` as far as was found on the dev questions."""
+        from fieldstone.answer import System
+
+        index = self.open_index(generator=generator)
+        if not trusted:
+            return System(index, generator, self.settings)
+        weights = trust_in_use(self.workspace, self.in_use("retriever"), generator.name)
+        return System(index, generator, self.settings, weights)
+
+    @property
+    def reading(self) -> str:
+        """The way of reading: as set, or as fits the generator."""
+        reading = self.settings.answer.reading
+        if reading != "auto":
+            return reading
+        return "together" if self.generator.context_tokens >= 16_384 else "one-by-one"
+
+    @property
+    def passages_mark(self) -> str:
+        """Stands for all passages there are."""
+        return fingerprint(*(p.id for p in self.library.passages()))
+
+    def examples(self, split: str) -> list[Example]:
+        """The examples of a split."""
+        return read_examples(self.workspace.path / "examples" / f"{split}.jsonl")
+
+    def texts(self) -> dict[str, str]:
+        """Passage id -> text with title and headings."""
+        passages = self.library.passages()
+        titles = self.library.sources({p.document_id for p in passages})
+        return {p.id: with_context(p.text, titles[p.document_id][1], p.headings) for p in passages}
+
+    def done(self, step: str, inputs: str) -> dict[str, Any] | None:
+        """What the journal says of the last run of a step, if it had the same inputs."""
+        lines = [line for line in self.workspace.read_journal() if line.get("step") == step]
+        if not lines or lines[-1].get("inputs") != inputs:
+            return None
+        return {k: v for k, v in lines[-1].items() if k not in ("time", "step", "seconds")}
 
     @cached_property
     def made_by(self) -> str:
         """Stands for all that passages and vectors are made by, without loading the encoder."""
         models, split = self.settings.models, self.settings.split
-        folder = Path(models.encoder).expanduser()
-        stamps = [(f.name, f.stat().st_mtime_ns) for f in sorted(folder.rglob("*")) if f.is_file()]
-        return fingerprint(VERSION, models.encoder, models.device, split, stamps)
+        folder = Path(self.in_use("retriever")).expanduser()
+        stamps = [
+            (f.name, f.stat().st_mtime_ns) for f in sorted(folder.rglob("*.safetensors")) if f.is_file()
+        ]
+        return fingerprint(VERSION, models.encoder, folder.name, models.device, split, stamps)
 
     def finished(self) -> bool:
         """Nothing is left to split or embed: no need to load the encoder."""
@@ -114,25 +231,56 @@ def choose_settings(
     stored: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
     flags: Iterable[str] = (),
+    size: str | None = None,
 ) -> Settings:
     """The settings to work with: the recipe's, then those of the workspace, the environment, the flags.
 
-    Those of the workspace count when they come of the same recipe, or when no recipe is asked for.
+    Those of the workspace count when they come of the same recipe and size, or when none is asked for.
+    Raises SettingsError for a size that the recipe does not know.
     """
     name = recipe or str(stored.get("recipe", DEFAULT))
-    kept = stored if stored.get("recipe") == name else {}
-    layers = (load_recipe(name).settings, kept, {"recipe": name})
+    wanted = load_recipe(name)
+    same = stored.get("recipe", name) == name and size in (None, stored.get("size"))
+    kept = stored if same else {}
+    if size is not None and size not in wanted.sizes:
+        known = ", ".join(wanted.sizes) or "none"
+        raise SettingsError(f"recipe {name} has no size {size!r}; its sizes: {known}")
+    chosen = size or str(stored.get("size", "")) or next(iter(wanted.sizes), "")
+    layers = (wanted.settings, wanted.sizes.get(chosen, {}), kept, {"recipe": name, "size": chosen})
     return resolve_settings(*layers, environment=environment, flags=flags)
 
 
 def run(
-    recipe: Recipe, folder: Path, workspace: Workspace, settings: Settings, progress: Progress = silent
+    recipe: Recipe,
+    folder: Path,
+    workspace: Workspace,
+    settings: Settings,
+    progress: Progress = silent,
+    *,
+    teach: Sequence[Question] = (),
+    questions: Sequence[Question] = (),
+    force: bool = False,
 ) -> Built:
     """Run the steps of a recipe over a folder; each does only what is still to do.
 
-    Raises ReadError, WorkspaceError, ModelError; what was done until then stays, and the next run goes on.
+    `teach`, `questions` and `force` as in `Build`. Raises ReadError, WorkspaceError, ModelError; what was
+    done until then stays, and the next run goes on.
     """
-    return _run(recipe.steps, (folder,), workspace, settings, progress)
+    return _run(recipe.steps, (folder,), workspace, settings, progress, teach, questions, force)
+
+
+def run_steps(
+    steps: Sequence[str],
+    workspace: Workspace,
+    settings: Settings,
+    progress: Progress = silent,
+    *,
+    teach: Sequence[Question] = (),
+    questions: Sequence[Question] = (),
+    force: bool = False,
+) -> Built:
+    """Run these steps over what a workspace holds already; each does only what is still to do."""
+    return _run(steps, (), workspace, settings, progress, teach, questions, force)
 
 
 def update(
@@ -161,21 +309,29 @@ def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
 
 
 def _run(
-    steps: Sequence[str], paths: Sequence[Path], workspace: Workspace, settings: Settings, progress: Progress
+    steps: Sequence[str],
+    paths: Sequence[Path],
+    workspace: Workspace,
+    settings: Settings,
+    progress: Progress,
+    teach: Sequence[Question] = (),
+    questions: Sequence[Question] = (),
+    force: bool = False,
 ) -> Built:
-    made: dict[str, Mapping[str, Any]] = {}
     with workspace.writing():
         library = workspace.library()
         try:
-            build = Build(workspace, paths, settings, library, progress)
+            build = Build(
+                workspace, paths, settings, library, progress, teach=teach, questions=questions, force=force
+            )
             for step in steps:
                 began = time.perf_counter()
-                made[step] = STEPS[step](build)
-                workspace.journal(step, seconds=round(time.perf_counter() - began, 3), **made[step])
+                build.made[step] = STEPS[step](build)
+                workspace.journal(step, seconds=round(time.perf_counter() - began, 3), **build.made[step])
             write_settings_file(workspace.settings_file, settings)
         finally:
             library.close()
-    return Built(build.added, made)
+    return Built(build.added, build.made)
 
 
 def _read(build: Build) -> dict[str, Any]:
@@ -235,5 +391,25 @@ def _index(build: Build) -> dict[str, Any]:
     }
 
 
-STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {"read": _read, "split": _split, "index": _index}
+def _later(name: str) -> Callable[[Build], dict[str, Any]]:
+    """A step of `recipes.tuning`, which is imported when it is run."""
+
+    def step(build: Build) -> dict[str, Any]:
+        from fieldstone.recipes import tuning
+
+        done: dict[str, Any] = getattr(tuning, name)(build)
+        return done
+
+    return step
+
+
+STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
+    "read": _read,
+    "split": _split,
+    "index": _index,
+    "synthesize": _later("synthesize"),
+    "tune-retriever": _later("tune_retriever"),
+    "tune-generator": _later("tune_generator"),
+    "report": _later("report"),
+}
 """What each step of a recipe runs; it returns what the journal keeps of it."""

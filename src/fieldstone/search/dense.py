@@ -13,13 +13,15 @@ from fieldstone.search.stores import Found, Store
 class DenseIndex:
     """Vectors of one encoder in a store that follows the library.
 
-    Raises WorkspaceError when the library's vectors were made by another encoder.
+    Raises WorkspaceError when the library's vectors were made by another encoder, unless this one's are
+    looked at `beside` those in use.
     """
 
-    def __init__(self, library: Library, encoder: Encoder, store: Store) -> None:
+    def __init__(self, library: Library, encoder: Encoder, store: Store, *, beside: bool = False) -> None:
         self._library = library
         self._encoder = encoder
         self._store = store
+        self._beside = beside
         self._held: set[str] | None = None
         self._version: tuple[int, int] | None = None
 
@@ -30,7 +32,7 @@ class DenseIndex:
             return
         with self._library.snapshot():
             in_use = self._library.meta("encoder")
-            if in_use is not None and in_use != self._encoder.fingerprint:
+            if not self._beside and in_use not in (None, self._encoder.fingerprint):
                 raise WorkspaceError(
                     f"the library's vectors were made by encoder {in_use}, "
                     f"but {self._encoder.name} is {self._encoder.fingerprint}; "

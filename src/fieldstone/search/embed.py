@@ -15,6 +15,13 @@ def embed_library(library: Library, encoder: Encoder, progress: Progress = silen
 
     Goes on where it stopped. Another encoder's vectors stay in use until the last one is there.
     """
+    missing = embed_beside(library, encoder, progress)
+    library.use_encoder(encoder.fingerprint)
+    return missing
+
+
+def embed_beside(library: Library, encoder: Encoder, progress: Progress = silent) -> int:
+    """Give every passage a vector of this encoder, beside those in use; returns how many were missing."""
     rows = library.unembedded(encoder.fingerprint)
     progress("embed", 0, len(rows), "passages")
     for start in range(0, len(rows), BATCH):
@@ -22,5 +29,4 @@ def embed_library(library: Library, encoder: Encoder, progress: Progress = silen
         vectors = encoder.encode_passages([text for _, text in texts])
         library.put_vectors(encoder.fingerprint, [row for row, _ in texts], vectors)
         progress("embed", min(start + BATCH, len(rows)), len(rows), "passages")
-    library.use_encoder(encoder.fingerprint)
     return len(rows)

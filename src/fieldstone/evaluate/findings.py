@@ -1,0 +1,174 @@
+"""What an evaluation found, in numbers and words that page and terminal share.
+
+All of it reads the plain JSON that `report.as_json` makes, so that an old report can be shown again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fieldstone.evaluate.compare import Estimate, questions_to_tell
+
+BEFORE, AFTER = "before", "after"
+"""The names of the two systems of a build that tunes itself."""
+
+LESS_IS_BETTER = frozenset({"over-refusal", "seconds"})
+
+Content = Mapping[str, Any]
+
+
+class Change(NamedTuple):
+    """A measure before and after; `change` is None where the two could not be paired."""
+
+    measure: str
+    before: Estimate
+    after: Estimate
+    change: Estimate | None
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or nothing where the change may be chance."""
+        if self.change is None or not self.change.beyond_noise:
+            return ""
+        return "better" if (self.change.value > 0) != (self.measure in LESS_IS_BETTER) else "worse"
+
+
+def sets_of(content: Content) -> dict[str, Content]:
+    """Name -> set of questions; an evaluation on one file of questions is one set without a name."""
+    return content.get("sets") or {"": content}
+
+
+def changes(questions: Content) -> list[Change]:
+    """What was measured before and after on a set of questions; nothing if it holds other systems."""
+    systems = questions["systems"]
+    paired = questions["differences"].get(f"{AFTER} - {BEFORE}", {})
+    before, after = systems.get(BEFORE, {}), systems.get(AFTER, {})
+    return [
+        Change(name, Estimate(**before[name]), Estimate(**after[name]), _estimate(paired.get(name)))
+        for name in before
+        if name in after
+    ]
+
+
+def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
+    """Each set of questions after the first: how much higher the tuned system measures on it, per measure.
+
+    The sets share no question, so the interval is made of the two intervals (MOVER: Zou and Donner,
+    Statistics in Medicine 2008). Documents that both sets ask about make it wider than it need be.
+    """
+    sets = {name: {c.measure: c.after for c in changes(its)} for name, its in sets_of(content).items()}
+    (_, first), *others = sets.items()
+    found = {name: {m: _apart(its[m], first[m]) for m in first if m in its} for name, its in others}
+    return {name: measures for name, measures in found.items() if measures}
+
+
+def headline(content: Content) -> str:
+    """One sentence that says what tuning changed; empty where nothing was tuned."""
+    verdicts: Sequence[Content] = content.get("verdicts", ())
+    taken = [verdict for verdict in verdicts if verdict["accepted"]]
+    declined = [
+        f"the {v['part']} candidate was turned down: {_declined(v)}" for v in verdicts if v not in taken
+    ]
+    clauses = "; ".join([*_taken(content, taken), *declined])
+    return f"Tuning {'' if taken else 'changed nothing: '}{clauses}." if clauses else ""
+
+
+def decision(verdict: Content) -> str:
+    """What the gate did with a candidate."""
+    if not verdict["accepted"]:
+        return "turned down"
+    return "forced into use" if verdict.get("forced") else "taken into use"
+
+
+def why(verdict: Content) -> str:
+    """The gate's reason, without the names and the decision that stand before it."""
+    reason = str(verdict["reason"])
+    return reason.partition(f" {decision(verdict)}: ")[2] or reason
+
+
+def seen(verdict: Content) -> dict[str, Estimate]:
+    """Measure -> candidate minus incumbent: the one that decided, then those that must not fall."""
+    deciding = {verdict["measure"]: verdict["difference"]} if verdict.get("difference") else {}
+    return {name: Estimate(**values) for name, values in (*deciding.items(), *verdict.get("guards", ()))}
+
+
+def verdict_in_words(pair: str, estimate: Estimate) -> str:
+    """Which of a pair such as `fused - dense` is higher, or how many questions would tell."""
+    if estimate.beyond_noise:
+        return f"{pair.partition(' - ')[0]} is {'higher' if estimate.value > 0 else 'lower'}"
+    needed = questions_to_tell(estimate)
+    if needed is None or needed > 1000 * estimate.n:
+        return "no difference"
+    return f"within the noise; about {round_up(max(needed, estimate.n + 1)):,} questions would tell"
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Three decimals below 10, none above; a minus sign of its own width."""
+    return _signed(f"{abs(value):.3f}" if abs(value) < 10 else f"{abs(value):,.0f}", value, signed)
+
+
+def short(value: float, *, signed: bool = False) -> str:
+    """Two decimals, as in a sentence: `.64`, `+.07`, `1.00`."""
+    return _signed(f"{abs(value):.2f}", value, signed).replace("0.", ".", 1)
+
+
+def round_up(count: int) -> int:
+    """To two figures: an estimate of this kind has no more."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // step) * step
+
+
+def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
+    """A clause for each part in use, with what it brought on the first set of questions."""
+    sets = sets_of(content)
+    name, questions = next(iter(sets.items()))
+    found = {change.measure: change for change in changes(questions)}
+    where = f" on the {name}" if len(sets) > 1 else ""
+    for i, verdict in enumerate(verdicts):
+        verb = "forced" if verdict.get("forced") else "took"
+        clause = f"{'it ' if i else ''}{verb} the {verdict['part']} into use"
+        change, difference = found.get(verdict["measure"]), _estimate(verdict.get("difference"))
+        if change is not None and change.change is not None:
+            values = f"{short(change.before.value)} to {short(change.after.value)}"
+            by = short(change.change.value, signed=True)
+            yield f"{clause}: {change.measure} went from {values}{where} ({by}, {_interval(change.change)}"
+        elif difference is not None:
+            yield f"{clause}: {verdict['measure']} changed by {_by(difference)} where the gate looked"
+        else:
+            yield clause
+
+
+def _declined(verdict: Content) -> str:
+    """The reason in brief where the numbers are all of it, else as the gate wrote it."""
+    difference = _estimate(verdict.get("difference"))
+    if difference is None or (difference.value > 0 and difference.beyond_noise):
+        return why(verdict).rstrip(".")
+    return f"{verdict['measure']} changed by {_by(difference)}"
+
+
+def _by(difference: Estimate) -> str:
+    return f"{short(difference.value, signed=True)} ({_interval(difference)}"
+
+
+def _interval(difference: Estimate) -> str:
+    """The interval and the bracket that ends it, then what it means."""
+    low, high = short(difference.low, signed=True), short(difference.high, signed=True)
+    return f"95 % interval {low} to {high}){'' if difference.beyond_noise else ', which may be chance'}"
+
+
+def _estimate(values: Content | None) -> Estimate | None:
+    return Estimate(**values) if values else None
+
+
+def _apart(a: Estimate, b: Estimate) -> Estimate:
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value, low, high, min(a.n, b.n))
+
+
+def _signed(text: str, value: float, signed: bool) -> str:
+    sign = "−" if value < 0 else "+" if signed else ""
+    return text if float(text.replace(",", "")) == 0 else sign + text

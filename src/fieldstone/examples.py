@@ -1,0 +1,48 @@
+"""Examples on disk: questions with answers as JSON Lines that a person can read and mend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fieldstone.errors import QuestionsError
+from fieldstone.records import Example
+
+SPLITS = ("train", "dev", "test")
+
+
+def read_examples(path: Path) -> list[Example]:
+    """The examples of a file, in order; none where there is no file. Raises QuestionsError."""
+    if not path.exists():
+        return []
+    adapter = TypeAdapter(Example)
+    examples = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            examples.append(adapter.validate_json(line))
+        except ValidationError as error:
+            what = error.errors()[0]
+            raise QuestionsError(
+                f"{path}, line {number}: {what['msg']}; mend the line, or delete the file and type: "
+                f"fieldstone synthesize {path.parent.parent}"
+            ) from None
+    return examples
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(path)
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples in the place of those the file held."""
+    write_lines(path, (asdict(example) for example in examples))

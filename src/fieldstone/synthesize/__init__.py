@@ -1,0 +1,267 @@
+"""Synthesize: passages in, questions with answers out, divided into train, dev and test.
+
+Writing is slow, so what was written is kept batch by batch in `examples/asked.jsonl`, and a kill costs one
+batch. Judging is fast and is done anew each time: rules, retrieval consistency, hard negatives, near misses.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldstone import prompts
+from fieldstone.examples import SPLITS, write_examples, write_lines
+from fieldstone.models import Generator
+from fieldstone.progress import Progress, silent
+from fieldstone.quotes import find_words
+from fieldstone.records import Example, Passage, fingerprint, with_context
+from fieldstone.search import Index, search
+from fieldstone.settings import Settings, SynthesizeSettings
+from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking
+from fieldstone.synthesize.divide import divide
+from fieldstone.synthesize.filters import fault, repeats
+from fieldstone.synthesize.rate import rate_answers, rate_passages
+from fieldstone.synthesize.terms import Kind, terms
+from fieldstone.synthesize.unanswerable import altered
+
+BATCH = 8
+"""Passages written about at once: what a kill can cost."""
+
+SEARCHED = 64
+"""Questions searched at once."""
+
+CHAT_ANSWER_WORDS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesized:
+    """How many examples there are of each split, and why how many were rejected."""
+
+    passages: int
+    asked: int
+    examples: Mapping[str, int]
+    unanswerable: int
+    rejected: Mapping[str, int]
+
+
+def synthesize(
+    folder: Path,
+    index: Index,
+    generator: Generator,
+    settings: Settings,
+    own: Sequence[Example] = (),
+    progress: Progress = silent,
+) -> Synthesized:
+    """Write `train`, `dev`, `test` and `rejected` JSON Lines into `folder`, from the passages of the library.
+
+    `own` are questions of the user's own; they join the split of their passage. Goes on where it was stopped,
+    and passages that were asked about before are not asked again.
+    """
+    how = settings.synthesize
+    passages = list(index.library.passages())
+    titles = {
+        id_: title for id_, (_, title) in index.library.sources({p.document_id for p in passages}).items()
+    }
+    chosen = _choose(passages, how, settings.seed)
+    asked = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
+    sides = divide(passages, how, settings.seed)
+    texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
+    made_by = {"model": generator.name, "prompt": _prompt_mark(), "seed": str(settings.seed)}
+
+    longest = CHAT_ANSWER_WORDS if way_of_asking(generator, how) == "chat" else None
+    least = how.lift if longest is None else 0.0
+    faults = [fault(a, least, longest) if longest else fault(a, least) for a in asked]
+    sound = [a for a, why in zip(asked, faults, strict=True) if why is None]
+    rejected = [(a, why) for a, why in zip(asked, faults, strict=True) if why is not None]
+    again = repeats(sound)
+    rejected += [(sound[i], "another question says the same") for i in sorted(again)]
+    sound = [a for i, a in enumerate(sound) if i not in again]
+
+    examples: list[Example] = []
+    for a, found in zip(sound, _look_up(index, [a.question for a in sound], settings, progress), strict=True):
+        if a.passage_id not in found[: how.found_within]:
+            rejected.append((a, f"the search does not find its passage among {how.found_within}"))
+            continue
+        examples.append(
+            _example(a.question, a.answer, a.passage_id, _negatives(a, found, texts, how), made_by)
+        )
+    examples += _near_misses(examples, passages, texts, how, settings.seed, made_by)
+    examples += own
+    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for example in examples:
+        about = example.passage_id or (example.negatives[0] if example.negatives else "")
+        parts[sides.get(about, "train")].append(example)
+    for split, its in parts.items():
+        write_examples(folder / f"{split}.jsonl", its)
+    write_lines(
+        folder / "rejected.jsonl",
+        (
+            {"reason": why} | asdict(_example(a.question, a.answer, a.passage_id, (), made_by))
+            for a, why in rejected
+        ),
+    )
+    return Synthesized(
+        len(chosen),
+        len(asked),
+        {split: len(its) for split, its in parts.items()},
+        sum(example.kind == "unanswerable" for example in examples),
+        dict(Counter(why for _, why in rejected).most_common()),
+    )
+
+
+def _choose(passages: Sequence[Passage], how: SynthesizeSettings, seed: int) -> list[Passage]:
+    """At most so many passages, drawn by their fingerprint: new documents do not change who else is drawn."""
+    drawn = sorted(passages, key=lambda p: fingerprint("draw", seed, p.id))[: how.passages]
+    ids = {p.id for p in drawn}
+    return [p for p in passages if p.id in ids]
+
+
+def _ask_all(
+    path: Path,
+    generator: Generator,
+    passages: Sequence[Passage],
+    titles: Mapping[str, str],
+    settings: Settings,
+    progress: Progress,
+) -> list[Asked]:
+    """What was asked about each passage, from the file where it stands there, else written now."""
+    how, seed = settings.synthesize, settings.seed
+    maker = fingerprint(
+        VERSION, _prompt_mark(), generator.fingerprint, seed, way_of_asking(generator, how), how.sentences,
+        how.openings, how.lift, how.rate_passages, how.rate_questions, how.least_rating,
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {line["batch"]: [Asked(**a) for a in line["asked"]] for line in _whole_lines(path)}
+    batches = list(_batches(passages))
+    keys = [fingerprint(maker, *(f"{p.id} {titles[p.document_id]} {p.headings}" for p in b)) for b in batches]
+    done = sum(len(b) for key, b in zip(keys, batches, strict=True) if key in known)
+    progress("synthesize", done, len(passages), "passages")
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        for key, batch in zip(keys, batches, strict=True):
+            if key in known:
+                continue
+            generator.forget()  # what was read before must not show in what is written now
+            known[key] = _ask_batch(generator, batch, [titles[p.document_id] for p in batch], how, seed)
+            line = {"batch": key, "asked": [asdict(a) for a in known[key]]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            done += len(batch)
+            progress("synthesize", done, len(passages), "passages")
+    return [a for key in keys for a in known[key]]
+
+
+def _ask_batch(
+    generator: Generator,
+    passages: Sequence[Passage],
+    titles: Sequence[str],
+    how: SynthesizeSettings,
+    seed: int,
+) -> list[Asked]:
+    pairs = list(zip(passages, titles, strict=True))
+    texts = {p.id: with_context(p.text, title, p.headings) for p, title in pairs}
+    if how.rate_passages:
+        ratings = rate_passages(generator, [texts[p.id] for p, _ in pairs])
+        pairs = [
+            pair for pair, r in zip(pairs, ratings, strict=True) if r is not None and r >= how.least_rating
+        ]
+    asked = ask(generator, [p for p, _ in pairs], [title for _, title in pairs], how, seed)
+    if how.rate_questions:
+        whole = [a for a in asked if a.question and a.answer]
+        ratings = rate_answers(
+            generator,
+            [texts[a.passage_id] for a in whole],
+            [a.question for a in whole],
+            [a.answer for a in whole],
+        )
+        asked = [a for a, r in zip(whole, ratings, strict=True) if r is not None and r >= how.least_rating]
+    return asked
+
+
+def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
+    """Passages of one document together, so that a new document leaves the batches of the others alone."""
+    by_document: dict[str, list[Passage]] = defaultdict(list)
+    for passage in passages:
+        by_document[passage.document_id].append(passage)
+    for its in by_document.values():
+        for start in range(0, len(its), BATCH):
+            yield its[start : start + BATCH]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that grows; what a kill left half written at its end is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _look_up(
+    index: Index, questions: Sequence[str], settings: Settings, progress: Progress
+) -> Iterator[list[str]]:
+    """Ids of the passages that the search finds for each question, before any reranking."""
+    plain = settings.search.model_copy(update={"rerank": "none"})
+    how = settings.synthesize
+    for start in range(0, len(questions), SEARCHED):
+        progress("filter", start, len(questions), "questions")
+        for hits in search(
+            index, questions[start : start + SEARCHED], plain, how.found_within + 2 * how.negatives
+        ):
+            yield [hit.passage.id for hit in hits]
+    progress("filter", len(questions), len(questions), "questions")
+
+
+def _negatives(
+    a: Asked, found: Sequence[str], texts: Mapping[str, str], how: SynthesizeSettings
+) -> tuple[str, ...]:
+    """The best found passages that do not hold the answer."""
+    wrong = [id_ for id_ in found if id_ != a.passage_id and not find_words(a.answer, texts[id_])]
+    return tuple(wrong[: how.negatives])
+
+
+def _near_misses(
+    examples: Sequence[Example],
+    passages: Sequence[Passage],
+    texts: Mapping[str, str],
+    how: SynthesizeSettings,
+    seed: int,
+    made_by: Mapping[str, str],
+) -> list[Example]:
+    pool: dict[Kind, dict[str, None]] = defaultdict(dict)
+    for passage in passages:
+        for term in terms(passage.text):
+            pool[term.kind][term.text] = None
+    ordered = {kind: list(its) for kind, its in pool.items()}
+    made = []
+    for example in examples:
+        chance = random.Random(fingerprint("near miss", seed, example.id))
+        if example.passage_id is None or chance.random() >= how.altered:
+            continue
+        question = altered(example.question, texts[example.passage_id], ordered, chance)
+        if question is not None:
+            near = (example.passage_id, *example.negatives)
+            made.append(_example(question, "", None, near, made_by))
+    return made
+
+
+def _example(
+    question: str, answer: str, passage: str | None, negatives: tuple[str, ...], made_by: Mapping[str, str]
+) -> Example:
+    id_ = fingerprint(question, answer, passage)
+    kind = "unanswerable" if passage is None else "answerable"
+    return Example(id_, question, answer, passage, negatives, kind, "synthetic", dict(made_by))  # type: ignore[arg-type]
+
+
+def _prompt_mark() -> str:
+    """Stands for the wording of the prompts that questions are written with."""
+    return fingerprint(
+        prompts.ASKED, prompts.SHOWN, prompts.ASK_CHAT, prompts.RATE_PASSAGE, prompts.RATE_QUESTION
+    )

@@ -1,0 +1,1 @@
+"""Tuning: candidates for encoder and generator, each trained in one readable file."""

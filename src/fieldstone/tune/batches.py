@@ -1,0 +1,92 @@
+"""Which questions stand together in a step: planned ahead, so that a killed run finds its place again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Plan = list[list[list[int]]]  # epochs, steps, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question for the trainer: `texts` are the question and its passages, the positive one first.
+
+    `scores` are a teacher's, one a passage, or none. `passage_id` says which passage is the positive; None
+    where the rows of a batch are not negatives of one another.
+    """
+
+    texts: tuple[str, ...]
+    scores: tuple[float, ...]
+    passage_id: str | None
+
+    def prefixed(self, query: str, passage: str) -> Row:
+        """The same row with the encoder's prefixes written out."""
+        question, *passages = self.texts
+        return Row((query + question, *(passage + text for text in passages)), self.scores, self.passage_id)
+
+
+@dataclass(slots=True)
+class _Step:
+    rows: list[int] = field(default_factory=list)
+    positives: set[str] = field(default_factory=set)
+    negatives: set[str] = field(default_factory=set)
+
+    def takes(self, row: Row) -> bool:
+        """Whether the row can join without being, or getting, a false negative."""
+        if row.passage_id is None:
+            return True
+        _, positive, *negatives = row.texts
+        return (
+            row.passage_id not in self.positives
+            and positive not in self.positives
+            and positive not in self.negatives
+            and self.positives.isdisjoint(negatives)
+        )
+
+    def add(self, index: int, row: Row) -> None:
+        self.rows.append(index)
+        if row.passage_id is not None:
+            self.positives |= {row.passage_id, row.texts[1]}
+            self.negatives |= set(row.texts[2:])
+
+
+def plan_steps(rows: Sequence[Row], batch: int, epochs: int, seed: int) -> Plan:
+    """The rows of each step of each epoch: every row once an epoch, at most `batch` in a step.
+
+    The rows of a step have equally many texts. No two questions of one passage meet in a step, and no
+    positive meets itself as another question's negative. sentence-transformers' NO_DUPLICATES sampler does
+    that too, but its epochs end after rows / batch steps: with few passages and many questions of each, most
+    questions would never be seen. Here there are as many steps as it takes.
+    """
+    shuffle = random.Random(seed)
+    groups: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(len(row.texts), []).append(index)
+    plan: Plan = []
+    for _ in range(epochs):
+        steps = [
+            step
+            for group in groups.values()
+            for step in _deal(rows, shuffle.sample(group, len(group)), batch)
+        ]
+        shuffle.shuffle(steps)
+        plan.append(steps)
+    return plan
+
+
+def _deal(rows: Sequence[Row], order: list[int], batch: int) -> list[list[int]]:
+    """Deal the rows out to the steps like cards; a step that cannot take one passes it on to the next."""
+    asked = Counter(rows[index].passage_id for index in order if rows[index].passage_id is not None)
+    steps = [_Step() for _ in range(max(math.ceil(len(order) / batch), *asked.values(), 1))]
+    for place, index in enumerate(order):
+        turns = (steps[(place + turn) % len(steps)] for turn in range(len(steps)))
+        step = next((step for step in turns if len(step.rows) < batch and step.takes(rows[index])), None)
+        if step is None:
+            step = _Step()
+            steps.append(step)
+        step.add(index, rows[index])
+    return [step.rows for step in steps if step.rows]

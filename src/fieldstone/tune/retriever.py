@@ -1,0 +1,245 @@
+"""Tune an encoder on questions and passages, through sentence-transformers' trainer.
+
+`contrastive`: a question's passage against every other passage of the batch and against mined ones
+(multiple negatives ranking). `distill` (ART, Sachan et al. 2023): a teacher that needs no labels has scored
+candidates, and the encoder learns its judgement, KL(softmax(scores / teacher_temperature) ||
+softmax(cosine / student_temperature)) over the candidates of a question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldstone.errors import ModelError, QuestionsError, SettingsError, WorkspaceError
+from fieldstone.models import Encoder, load_encoder
+from fieldstone.models.devices import pick_device, pick_dtype
+from fieldstone.models.embedded import minilm_folder
+from fieldstone.models.files import weights_fingerprint
+from fieldstone.models.huggingface import read_config, resolve
+from fieldstone.models.pooling import read_layout
+from fieldstone.progress import Progress, silent
+from fieldstone.records import fingerprint
+from fieldstone.settings import RetrieverTuning
+from fieldstone.tune.batches import Row, plan_steps
+
+_FACTS = "tuned.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One question for the contrastive loss; `positive` and `negatives` are texts as the encoder sees them.
+
+    Two questions of one passage never stand in one batch, where each would have the other's passage, its
+    own, as a negative.
+    """
+
+    question: str
+    positive: str
+    negatives: tuple[str, ...]
+    passage_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One question with a teacher's score for each candidate (higher is better, any scale)."""
+
+    question: str
+    passages: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A tuned encoder: `load_encoder(str(folder))` opens it, and so does sentence-transformers.
+
+    `losses` has one number a step; `dev_scores` starts with that of the base and goes on with one an epoch;
+    `best` is the epoch that was kept, counted from 1; `seconds` counts all runs that it took. `dtype` is what
+    was computed in; the weights are float32 always.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+    dev_scores: tuple[float, ...]
+    best: int
+    device: str
+    dtype: str
+
+
+def tune_retriever(
+    base: str,
+    data: Sequence[Contrast] | Sequence[Ranking],
+    into: Path,
+    tuning: RetrieverTuning,
+    *,
+    dev_score: Callable[[Encoder], float] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    dtype: str = "auto",
+    progress: Progress = silent,
+) -> Tuned:
+    """Tune the encoder called `base` on `data`; `into` becomes a folder with the facts in tuned.json.
+
+    `dev_score` (higher is better) is taken of the base and after each epoch, and the best epoch is kept even
+    if the base beats it, for the gate decides about that; without it, the last epoch is. Until the end all
+    lies in a folder beside `into` (`NAME.tuning`), then `into` appears in one rename. Called again with the
+    same base, data, settings and seed, it goes on where it was stopped or returns at once; `dev_score` cannot
+    be compared, so delete both folders when it has changed.
+
+    Raises ModelError for a base that cannot be tuned, QuestionsError for data that teach nothing,
+    WorkspaceError for a folder that cannot be written.
+    """
+    folder = _encoder_folder(base)
+    rows = _rows(data, tuning)
+    layout = read_layout(folder)
+    prefixes = (layout.query_prefix, layout.passage_prefix)
+    weights = weights_fingerprint(folder, layout.modes, prefixes, layout.lower, layout.max_tokens)
+    settings = tuning.model_dump(mode="json")
+    inputs = fingerprint(weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows)
+
+    work = into.with_name(f"{into.name}.tuning")
+    if known := _finished(into, inputs):
+        shutil.rmtree(work, ignore_errors=True)
+        return known
+    where = pick_device(device).name
+    # float16 gradients would underflow
+    precision = "bfloat16" if pick_dtype(where, dtype) == "bfloat16" else "float32"
+    encoder = load_encoder(base, device=where, threads=threads)
+    longest = max(encoder.count_tokens(list({text for row in rows for text in row.texts})))
+    plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)
+    from fieldstone.tune.sentences import train  # only now: it loads torch
+
+    try:
+        _prepare(work, inputs)
+        trained = train(
+            folder,
+            [row.prefixed(*prefixes) for row in rows],
+            plan,
+            work,
+            tuning,
+            max_tokens=encoder.max_tokens,  # so that the tuned one learns from what it will see
+            longest=min(max(1, longest), encoder.max_tokens),
+            dev_score=dev_score,
+            seed=seed,
+            device=where,
+            threads=threads,
+            dtype=precision,
+            progress=progress,
+        )
+        facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
+        facts |= {"device": where, "dtype": precision, "steps": len(trained.losses)}
+        return _publish(work, facts | dataclasses.asdict(trained), into)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{into} cannot be written: {error}; make room there and start again: it goes on where it stopped"
+        ) from error
+
+
+def _encoder_folder(base: str) -> Path:
+    """Where the weights of `base` are; ModelError for an encoder that has none here."""
+    scheme = base.partition(":")[0]
+    if scheme in ("http", "https"):
+        raise ModelError(
+            f"{base!r} is a model server, whose weights cannot be tuned from here; "
+            "tune embedded:minilm, a folder or a hub id, and serve the result"
+        )
+    if scheme in ("dual", "fake"):
+        raise ModelError(f"{base!r} cannot be tuned; tune embedded:minilm, a folder or a hub id")
+    folder = minilm_folder() if base == "embedded:minilm" else resolve(base)
+    architectures = read_config(base, read_layout(folder).transformer).architectures or [""]
+    if architectures[0].startswith("DPR"):
+        raise ModelError(
+            f"{base!r} is one half of DPR, which cannot be tuned here; tune embedded:minilm instead"
+        )
+    return folder
+
+
+def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning) -> list[Row]:
+    """The data as rows, cut to the negatives and candidates that `tuning` asks for."""
+    rows = [
+        _contrast(item, tuning.negatives) if isinstance(item, Contrast) else _ranking(item, tuning.candidates)
+        for item in data
+    ]
+    if not rows:
+        raise QuestionsError("there are no questions to tune the retriever on; write or gather some first")
+    losses = {"contrastive" if isinstance(item, Contrast) else "distill" for item in data}
+    if losses != {tuning.loss}:
+        raise SettingsError(
+            f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(losses))}"
+        )
+    if (
+        tuning.loss == "contrastive"
+        and len({row.passage_id for row in rows}) == 1
+        and len(rows[0].texts) == 2
+    ):
+        raise QuestionsError(
+            f"all {len(rows)} questions stand on one passage, without negatives: there is nothing to tell it "
+            "from; add documents, or set retriever.negatives = 1"
+        )
+    return rows
+
+
+def _contrast(item: Contrast, most: int) -> Row:
+    negatives = [text for text in item.negatives if text != item.positive][:most]
+    return Row((item.question, item.positive, *negatives), (), item.passage_id)
+
+
+def _ranking(item: Ranking, most: int) -> Row:
+    if len(item.passages) != len(item.scores) or len(item.passages) < 2:
+        raise QuestionsError(
+            f"{item.question!r} has {len(item.passages)} candidates and {len(item.scores)} scores; "
+            "give two candidates or more, and a score for each"
+        )
+    if not all(map(math.isfinite, item.scores)):
+        raise QuestionsError(f"{item.question!r}: a score is not a finite number; leave that candidate out")
+    return Row((item.question, *item.passages[:most]), item.scores[:most], None)
+
+
+def _prepare(work: Path, inputs: str) -> None:
+    """An empty `work` folder, but for one that a killed run with the same inputs has left."""
+    note = work / "inputs.txt"
+    if not (note.is_file() and note.read_text() == inputs):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        note.write_text(inputs)
+
+
+def _finished(folder: Path, inputs: str) -> Tuned | None:
+    """What an earlier run with the same inputs has made."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if facts.get("inputs") != inputs:
+        return None
+    return Tuned(
+        folder=folder,
+        steps=facts["steps"],
+        seconds=facts["seconds"],
+        losses=tuple(facts["losses"]),
+        dev_scores=tuple(facts["dev_scores"]),
+        best=facts["best"],
+        device=facts["device"],
+        dtype=facts["dtype"],
+    )
+
+
+def _publish(work: Path, facts: dict[str, Any], into: Path) -> Tuned:
+    """Let the finished folder appear at once, in the place of an older one, and clean up."""
+    (work / "model" / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    if into.exists():
+        into.rename(work / "replaced")
+    (work / "model").rename(into)
+    shutil.rmtree(work, ignore_errors=True)
+    tuned = _finished(into, facts["inputs"])
+    assert tuned is not None  # it has just been written
+    return tuned
