@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	touch $@
 
 demo: install
-	$(BIN)/fieldstone build examples/harbour --into demo --recipe guide
+	$(BIN)/fieldstone build examples/harbour --into demo --measure examples/harbour-questions.jsonl
 	$(BIN)/fieldstone ask demo "At what filter pressure is the pumping of cement shut down?"
 	$(BIN)/fieldstone ask demo "How long is the diving firm shut out after what happened at berth 3?"
 	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"

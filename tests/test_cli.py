@@ -19,16 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+import tiny_models
 from fieldstone.cli import reference
 from fieldstone.cli.app import app
 from fieldstone.cli.output import clean, count, one_line, size
 from fieldstone.cli.progress import _Lines
 from fieldstone.cli.search import SNIPPET, snippet
+from fieldstone.cli.synthesize import _evenly
+from fieldstone.in_use import Choice, take_into_use
 from fieldstone.library import Library
 from fieldstone.recipes import choose_settings
+from fieldstone.workspace import open_workspace
 
 ROOT = Path(__file__).parent.parent
-FAKES = ["--set", "models.encoder=fake:words", "--set", "models.generator=fake:words"]
+FAKE_MODELS = ["--set", "models.encoder=fake:words", "--set", "models.generator=fake:words"]
+FAKES = ["--recipe", "guide", *FAKE_MODELS]
 FILES = {
     "berths/berth-7.md": "# Berth 7\n\nBerth 7 takes ships of 9.5 m draught. Its crane lifts forty tonnes.\n",
     "berths/berth-8.md": "# Berth 8\n\nBerth 8 is closed in winter. It has no crane.\n",
@@ -186,10 +191,12 @@ def test_status(built: Path) -> None:
 
 def test_recipes() -> None:
     said = fieldstone("recipes").stdout
-    assert "guide (the default)" in said
+    assert "fieldstone (the default)" in said
+    assert "sizes   tiny (the default), small, base" in said
     listed = json.loads(fieldstone("recipes", "guide", "--json").stdout)["recipes"]
     assert listed[0]["steps"][:3] == ["read", "split", "index"]
     assert "set     models.encoder" in fieldstone("recipes", "guide").stdout
+    assert "small   models.encoder = " in fieldstone("recipes", "fieldstone").stdout
 
 
 # -- search
@@ -332,6 +339,157 @@ def test_a_bad_file_of_questions(built: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ")
 
 
+# -- synthesize, tune
+
+OWN = [
+    ("What does a day at the quay cost?", "135 crowns", "tariffs/2025.txt"),
+    ("What do fishing boats pay?", "a third", "tariffs/2025.txt"),
+    ("What does the crane of berth 7 lift?", "forty tonnes", "berths/berth-7.md"),
+    ("What draught may a ship have at berth 7?", "9.5 m", "berths/berth-7.md"),
+    ("When is berth 8 closed?", "in winter", "berths/berth-8.md"),
+    ("What does berth 8 lack?", "crane", "berths/berth-8.md"),
+    ("What does the stranger tell about?", "radio masts", "odd.txt"),
+    ("Who is the king of Mongolia?", "", ""),
+]
+
+
+def own_questions(path: Path) -> Path:
+    """A file of the questions above."""
+    asked = [{"question": q, "answers": [a] if a else [], "source": s} for q, a, s in OWN]
+    path.write_text("".join(json.dumps(question) + "\n" for question in asked))
+    return path
+
+
+def test_synthesize_counts_and_shows(place: Path) -> None:
+    file = own_questions(place / "q.jsonl")
+    result = fieldstone("synthesize", place / "ws", "--questions", file, "--show", 20)
+    assert result.exit_code == 0, result.output
+    train, dev, test = map(
+        int, re.findall(r"^Questions: \d+ \((\d+) train, (\d+) dev, (\d+) test\)", result.stdout)[0]
+    )
+    assert train + dev + test >= len(OWN)
+    assert re.search(r"^Accepted, \d+ of them$", result.stdout, re.MULTILINE)
+    assert re.search(r"^ -  \S.*\?\n    = \S.*\n    \S+\.(md|txt)", result.stdout, re.MULTILINE)
+    assert "Unanswerable, 1 of them\n -  Who is the king of Mongolia?\n" in result.stdout
+    assert f"fieldstone tune {place}/ws" in result.stdout
+    arguments = ("synthesize", place / "ws", "--questions", file, "--show", 2, "--json")
+    facts = json.loads(fieldstone(*arguments).stdout)
+    assert facts["examples"] == {"train": train, "dev": dev, "test": test}
+    reasons = re.findall(r"^ +(\d+)  (\w.*)$", result.stdout, re.MULTILINE)
+    assert facts["rejected"] == {reason: int(number) for number, reason in reasons}
+    assert len(facts["shown"]["accepted"]) == 2
+    assert len(facts["shown"]["rejected"]) == 1
+    assert facts["shown"]["rejected"][0]["reason"] in facts["rejected"]
+    assert facts["shown"]["accepted"][0]["place"].startswith(("berths/", "tariffs/", "odd.txt"))
+    said = fieldstone("status", place / "ws").stdout
+    assert f"examples   {train} train, {dev} dev, {test} test" in said
+
+
+def test_what_is_shown_is_drawn_evenly() -> None:
+    assert _evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert _evenly(range(3), 5) == [0, 1, 2]
+    assert _evenly(range(3), 0) == _evenly([], 3) == []
+
+
+@pytest.mark.parametrize("part", ["retriever", "generator"])
+def test_a_model_that_cannot_be_tuned_is_one_line(place: Path, part: str) -> None:
+    fieldstone("synthesize", place / "ws", "--questions", own_questions(place / "q.jsonl"))
+    result = fieldstone("tune", place / "ws", "--part", part, "-q")
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"error: .*fake:words.* cannot be tuned.*a folder or a hub id, or say --recipe guide .*\n",
+        result.stderr,
+    )
+
+
+def test_a_build_that_cannot_tune_says_so_and_can_be_asked(tmp_path: Path) -> None:
+    docs, file = write(tmp_path / "docs", FILES), own_questions(tmp_path / "q.jsonl")
+    build = ("build", docs, "--into", tmp_path / "ws", *FAKE_MODELS, "--questions", file, "-q")
+    result = fieldstone(*build)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: 'fake:words' cannot be tuned")
+    assert result.stderr.count("\n") == 1
+    asked = ("ask", tmp_path / "ws", "What does a day at the quay cost?", "--set", "answer.abstain_below=0")
+    assert "135 crowns" in fieldstone(*asked).stdout
+
+
+def test_a_build_with_nothing_to_learn_from_measures_and_says_what_was_skipped(tmp_path: Path) -> None:
+    docs = write(tmp_path / "docs", {"a.txt": "One crane stands at the quay of the harbour."})
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question": "What stands at the quay?", "answers": ["One crane"], "source": "a.txt"}\n')
+    build = ("build", docs, "--into", tmp_path / "ws", *FAKE_MODELS, "--measure", file)
+    first = fieldstone(*build)
+    assert first.exit_code == 0, first.output
+    assert re.search(
+        r"^Questions: 0 \(0 train, 0 dev, 0 test\), 0 unanswerable; \d", first.stdout, re.MULTILINE
+    )
+    assert "Human questions  n = 1\nmeasure  " in first.stdout
+    assert "tune-retriever was skipped: 0 training questions are too few\n" in first.stdout
+    assert "tune-generator was skipped: 0 training examples are too few\n" in first.stdout
+    assert "read was skipped" not in first.stdout
+    page = re.search(r"^The report, with every question: (.*)$", first.stdout, re.MULTILINE)
+    assert page is not None
+    assert Path(page[1]).read_text().startswith("<!")
+    again = fieldstone(*build)
+    assert "Nothing has changed" in again.stdout
+    assert page[0] in again.stdout, "the report that stands is shown again"
+    assert "Human questions  n = 1\nmeasure  " in again.stdout
+
+
+def test_status_says_what_is_tuned(place: Path) -> None:
+    reason = "models/generator/1 was tried in the place of fake:words and taken into use: it is better"
+    for part, base in (("generator", "fake:words"), ("retriever", "owner/other")):
+        name = f"models/{part}/1"
+        (place / "ws" / name).mkdir(parents=True)
+        choice = Choice(part, name, base, "2026-01-31T10:00:00+00:00", reason, False)
+        take_into_use(open_workspace(place / "ws"), choice)
+    said = fieldstone("status", place / "ws").stdout
+    assert "tuned      generator models/generator/1, 2026-01-31: it is better\n" in said
+    assert "not in use: it stands in for owner/other, not fake:words\n" in said
+    facts = json.loads(fieldstone("status", place / "ws", "--json").stdout)
+    assert facts["tuned"]["generator"]["reason"] == reason
+
+
+def test_search_asks_the_encoder_in_use(place: Path) -> None:
+    name = "models/retriever/1"
+    (place / "ws" / name).mkdir(parents=True)
+    take_into_use(
+        open_workspace(place / "ws"), Choice("retriever", name, "fake:words", "2026-01-31", "it won", False)
+    )
+    result = fieldstone("search", place / "ws", "crane")
+    assert result.exit_code == 1
+    assert str(place / "ws" / name) in result.stderr, "the tuned folder, which holds no model, was opened"
+
+
+@pytest.mark.slow
+def test_a_build_that_tunes_itself(tmp_path: Path) -> None:
+    """All steps with models that have learnt nothing: what is tuned is judged, and a second run is quick."""
+    encoder = tiny_models.bert(tmp_path / "encoder")
+    generator = tiny_models.llama(tmp_path / "generator", chat=False, max_position_embeddings=4096)
+    models = ["--set", f"models.encoder={encoder}", "--set", f"models.generator={generator}"]
+    cheap = ["synthesize.passages=10", "search.rerank=none", "answer.max_tokens=8", "retriever.epochs=1"]
+    cheap += ["generator.epochs=1", "generator.checks=1"]
+    file = ROOT / "examples" / "harbour-questions.jsonl"
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
+    changes = [word for change in cheap for word in ("--set", change)]
+    build = ["build", ROOT / "examples" / "harbour", "--into", tmp_path / "ws", *models, *changes]
+    build += ["--questions", file, "--measure", few]
+    first = fieldstone(*build)
+    assert first.exit_code == 0, first.output
+    for part in ("retriever", "generator"):
+        assert re.search(rf"^[✓✗] {part} (taken into use|turned down): ", first.stdout, re.MULTILINE)
+    began = time.monotonic()
+    again = fieldstone(*build)
+    assert time.monotonic() - began < 5
+    assert first.stdout[first.stdout.index("Human questions") :] in again.stdout
+    forced = fieldstone("tune", tmp_path / "ws", "--measure", few, "--force")
+    assert forced.exit_code == 0, forced.output
+    assert "generator forced into use: " in forced.stdout
+    assert "generator models/generator/" in fieldstone("status", tmp_path / "ws").stdout
+    assert fieldstone("ask", tmp_path / "ws", "Who books the pilot?").exit_code == 0
+
+
 # -- errors and manners
 
 
@@ -347,7 +505,18 @@ def test_a_bad_file_of_questions(built: Path, tmp_path: Path) -> None:
         (["search", "WS", "x", "--set", "models.encoder=fake:other"], "the only fake models are fake:words"),
         (["build", "DOCS", "--into", "DOCS"], "is not empty and no workspace"),
         (["build", "DOCS", "--into", "new", "--recipe", "nosuch"], "there is no recipe 'nosuch'"),
+        (
+            ["build", "DOCS", "--into", "new", "--size", "huge"],
+            "recipe fieldstone has no size 'huge'; its sizes: tiny",
+        ),
+        (["build", "DOCS", "--into", "new", "--questions", "nosuch"], "nosuch cannot be read"),
+        (["build", "DOCS", "--into", "new", "--measure", "nosuch"], "nosuch cannot be read"),
         (["recipes", "nosuch"], "there is no recipe 'nosuch'"),
+        (["synthesize", "nosuch"], "there is no workspace"),
+        (["synthesize", "WS", "--set", "synthesize.mood=1"], "there is no setting synthesize.mood"),
+        (["tune", "nosuch"], "there is no workspace"),
+        (["tune", "WS"], "holds no questions to tune on; type: fieldstone synthesize"),
+        (["tune", "WS", "--measure", "nosuch"], "nosuch cannot be read"),
     ],
 )
 def test_an_error_is_one_line(

@@ -45,10 +45,18 @@ def test_the_help_is_quick() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["fieldstone", "fieldstone.cli.app", "fieldstone.recipes", "fieldstone.answer", "fieldstone.read"],
+    [
+        "fieldstone",
+        "fieldstone.cli.app",
+        "fieldstone.recipes",
+        "fieldstone.recipes.tuning",
+        "fieldstone.answer",
+        "fieldstone.read",
+        "fieldstone.synthesize",
+    ],
 )
 def test_no_heavy_module_is_loaded(module: str) -> None:
-    heavy = "{'torch', 'transformers', 'sklearn', 'pandas', 'faiss', 'pptx', 'docx', 'openpyxl'}"
+    heavy = "{'torch', 'transformers', 'sklearn', 'pandas', 'peft', 'datasets', 'faiss', 'pptx', 'docx', 'openpyxl'}"
     assert fresh(f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 

@@ -182,6 +182,19 @@ def test_what_stands_can_be_searched_while_a_build_goes_on(tmp_path, folder):
     assert min(asked) > 0
 
 
+def test_a_build_whose_tuning_is_stopped_can_be_asked(tmp_path, folder):
+    workspace = create_workspace(tmp_path / "w")
+
+    def stop(step, done, total, unit):
+        if step == "synthesize":
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(load_recipe("fieldstone"), folder, workspace, settings(), stop)
+    assert Settings.model_validate(workspace.stored_settings()) == settings()
+    assert state(workspace)[4]
+
+
 def test_two_builds_at_once_are_one_too_many(tmp_path, folder):
     workspace = create_workspace(tmp_path / "w")
     with workspace.writing(), pytest.raises(WorkspaceError, match="another process is writing"):
@@ -261,6 +274,33 @@ def test_a_recipe_that_is_none_is_refused(tmp_path, content, message):
         load_recipe(str(file))
     with pytest.raises(SettingsError, match="there is no recipe 'nosuch'"):
         load_recipe("nosuch")
+
+
+def test_every_size_of_every_recipe_holds():
+    for recipe in recipes():
+        for size in recipe.sizes:
+            chosen = choose_settings(recipe.name, {}, environment={}, size=size)
+            assert (chosen.recipe, chosen.size) == (recipe.name, size)
+            assert chosen.models.encoder == recipe.sizes[size]["models"]["encoder"]
+
+
+def test_the_first_size_is_the_usual_one_and_a_size_stays_with_its_recipe():
+    assert choose_settings("fieldstone", {}, environment={}).size == "tiny"
+    small = choose_settings("fieldstone", {}, environment={}, size="small")
+    assert choose_settings(None, small.model_dump(), environment={}) == small
+    assert choose_settings("guide", small.model_dump(), environment={}).size == ""
+    assert choose_settings(None, small.model_dump(), environment={}, size="tiny").size == "tiny"
+    with pytest.raises(SettingsError, match=r"fieldstone has no size 'huge'; its sizes: tiny, small, base"):
+        choose_settings("fieldstone", {}, environment={}, size="huge")
+    with pytest.raises(SettingsError, match="guide has no size 'tiny'; its sizes: none"):
+        choose_settings("guide", {}, environment={}, size="tiny")
+
+
+def test_settings_that_name_no_recipe_count_for_any():
+    stored = {"search": {"mode": "dense"}, "models": {"encoder": "fake:words"}}
+    for recipe in (None, "guide", "fieldstone"):
+        chosen = choose_settings(recipe, stored, environment={})
+        assert (chosen.search.mode, chosen.models.encoder) == ("dense", "fake:words")
 
 
 def test_settings_of_the_workspace_count_for_its_own_recipe(tmp_path):

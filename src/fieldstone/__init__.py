@@ -3,7 +3,7 @@
 The public names, in the order of the pipeline. Each is loaded when it is first asked for, so that
 `import fieldstone` costs next to nothing. The verbs live in the modules that they name:
 `from fieldstone.search import search`, `from fieldstone.answer import answer`,
-`from fieldstone.evaluate.run import evaluate`.
+`from fieldstone.synthesize import synthesize`, `from fieldstone.evaluate.run import evaluate`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from fieldstone.evaluate.questions import read_questions as read_questions
     from fieldstone.evaluate.report import Evaluation as Evaluation
     from fieldstone.evaluate.report import write_report as write_report
+    from fieldstone.examples import read_examples as read_examples
+    from fieldstone.examples import write_examples as write_examples
+    from fieldstone.gate import Verdict as Verdict
+    from fieldstone.in_use import Choice as Choice
+    from fieldstone.in_use import choices as choices
     from fieldstone.library import Library as Library
     from fieldstone.models import load_encoder as load_encoder
     from fieldstone.models import load_generator as load_generator
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from fieldstone.read import read_files as read_files
     from fieldstone.recipes import choose_settings as choose_settings
     from fieldstone.recipes import load_recipe as load_recipe
+    from fieldstone.recipes import run_steps as run_steps
     from fieldstone.records import Answer as Answer
     from fieldstone.records import Citation as Citation
     from fieldstone.records import Document as Document
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
     from fieldstone.settings import Settings as Settings
     from fieldstone.settings import resolve_settings as resolve_settings
     from fieldstone.split import split_document as split_document
+    from fieldstone.tune.generator import tune_generator as tune_generator
+    from fieldstone.tune.retriever import tune_retriever as tune_retriever
     from fieldstone.workspace import Workspace as Workspace
     from fieldstone.workspace import create_workspace as create_workspace
     from fieldstone.workspace import open_workspace as open_workspace
@@ -58,12 +66,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "settings": ("Settings", "resolve_settings"),
     "workspace": ("Workspace", "create_workspace", "open_workspace"),
-    "recipes": ("load_recipe", "choose_settings"),
+    "recipes": ("load_recipe", "choose_settings", "run_steps"),
     "read": ("find_files", "read_files", "read_file"),
     "split": ("split_document",),
     "library": ("Library",),
     "models": ("load_encoder", "load_reranker", "load_generator"),
     "search": ("Filter", "Index"),
+    "examples": ("read_examples", "write_examples"),
+    "tune.retriever": ("tune_retriever",),
+    "tune.generator": ("tune_generator",),
+    "gate": ("Verdict",),
+    "in_use": ("Choice", "choices"),
     "answer": ("System", "open_system", "stream_answer"),
     "evaluate.questions": ("Question", "read_questions"),
     "evaluate.report": ("Evaluation", "write_report"),

@@ -11,14 +11,13 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
 from fieldstone.models import Completion, Generator, load_generator
 from fieldstone.prompts import (
     NO_ANSWER,
-    REFUSAL,
     one_by_one_prompt,
     parse_one_by_one,
     parse_together,
@@ -27,7 +26,7 @@ from fieldstone.prompts import (
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage, with_context
 from fieldstone.search import Filter, Index, search
-from fieldstone.search.confidence import MOST, USUAL, Figures, Weights, confidence, figures
+from fieldstone.search.confidence import USUAL, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
 from fieldstone.settings import Settings
@@ -63,12 +62,12 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One answer read out of one passage, what it weighs against the others, how near it was to a refusal."""
+    """One answer read out of one passage, what it weighs, and the mean log-probability of its tokens."""
 
     text: str
     hit: Hit
     weight: float
-    refusal: float = 0.0
+    certainty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
         return None
     best = read.readings[0]
     text = _texts(system.index.library, [[best.hit]])[best.hit.passage.id]
-    known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.refusal)
+    known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.certainty)
     return known, _grounding(best.text, text)
 
 
@@ -213,30 +212,9 @@ def _read_one_by_one(
             reply = next(remaining)
             text = parse_one_by_one(reply.text)
             weight = belief * _probability(reply) * _grounding(text, texts[hit.passage.id])
-            readings.append(Reading(text, hit, weight))
+            readings.append(Reading(text, hit, weight, _certainty(reply)))
         result.append(_ranked(readings))
-    return _with_refusals(system, questions, result, texts) if system.weights.refusal else result
-
-
-def _with_refusals(
-    system: System,
-    questions: Sequence[str],
-    readings: Sequence[Sequence[Reading]],
-    texts: Mapping[str, str],
-) -> list[list[Reading]]:
-    """The readings, the first of each question with the log-odds that the generator refuses its passage."""
-    first = [(q, its[0]) for q, its in zip(questions, readings, strict=True) if its]
-    scores = system.generator.score(
-        [one_by_one_prompt(texts[r.hit.passage.id], q) for q, r in first], [f" {REFUSAL}"] * len(first)
-    )
-    odds = iter(_log_odds(score.logprob) for score in scores)
-    return [[replace(its[0], refusal=next(odds)), *its[1:]] if its else [] for its in readings]
-
-
-def _log_odds(logprob: float) -> float:
-    """Of a probability, within what counts."""
-    rest = -math.expm1(min(logprob, -1e-9))
-    return max(-MOST, min(MOST, logprob - math.log(rest)))
+    return result
 
 
 def _read_together(
@@ -255,7 +233,7 @@ def _read_together(
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:
     """The answer of a reply, once for each passage that it cites."""
     cited, text = parse_together(reply, len(hits))
-    return [Reading(text, hits[n - 1], probability) for n in cited if text]
+    return [Reading(text, hits[n - 1], probability, math.log(probability)) for n in cited if text]
 
 
 def _find(system: System, questions: Sequence[str], filter: Filter | None) -> list[list[Hit]]:
@@ -267,7 +245,12 @@ def _find(system: System, questions: Sequence[str], filter: Filter | None) -> li
 
 def _probability(reply: Completion) -> float:
     """An answer's probability a token: the geometric mean over its tokens."""
-    return math.exp(reply.logprob / max(reply.tokens, 1)) if reply.logprob is not None else 1.0
+    return math.exp(_certainty(reply))
+
+
+def _certainty(reply: Completion) -> float:
+    """Mean log-probability of a reply's tokens; 0 where the generator does not say."""
+    return (reply.logprob or 0.0) / max(reply.tokens, 1)
 
 
 def _ranked(readings: Sequence[Reading]) -> list[Reading]:

@@ -22,7 +22,7 @@ def read_examples(path: Path) -> list[Example]:
         return []
     adapter = TypeAdapter(Example)
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             examples.append(adapter.validate_json(line))
         except ValidationError as error:
@@ -46,3 +46,15 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
     """Write examples in the place of those the file held."""
     write_lines(path, (asdict(example) for example in examples))
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file that grows; what a kill left half written at its end is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]

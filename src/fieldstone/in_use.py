@@ -111,7 +111,7 @@ def with_tuned(workspace: Workspace, settings: Settings) -> Settings:
 
 
 def trust_in_use(workspace: Workspace, encoder: str, generator: str) -> Weights:
-    """How far to trust answers of these two models: as fitted on the workspace's own questions, else as usual."""
+    """How far to trust answers of these two models: as fitted on the workspace's questions, else as usual."""
     try:
         kept = TypeAdapter(Trust).validate_json((workspace.path / TRUST).read_bytes())
     except (OSError, ValidationError):  # it only sharpens what the usual weights do as well

@@ -118,25 +118,25 @@ def parse_together(reply: str, passages: int) -> tuple[tuple[int, ...], str]:
 
 # ALoFTRAG's prompts (Devine 2025, listings 1 to 4), in words of our own.
 RATE_PASSAGE = (
-    "You filter texts. Given a text, you say how much useful information it holds: a score from 0 (none) to 10 "
-    "(a lot). Reply in this form:\n\n### Filter score\n7"
+    "You filter texts. Given a text, you say how much useful information it holds: a score from 0 (none) to "
+    "10 (a lot). Reply in this form:\n\n### Filter score\n7"
 )
 ASK_CHAT = (
-    "You write questions for an examination. Given a text, you write one question that can be answered from the "
-    "text alone, and its correct answer. The question must make sense to somebody who has not read the text: do "
-    "not write 'the text' or 'according to the passage', and do not take knowledge of the text for granted. The "
-    "answer is short where that is enough, and long only where it must be. Write in the language of the text. "
-    "Reply in this form:\n\n### Question\nWhat colour is the gate?\n\n### Answer\nblue"
+    "You write questions for an examination. Given a text, you write one question that can be answered from "
+    "the text alone, and its correct answer. The question must make sense to somebody who has not read the "
+    "text: do not write 'the text' or 'according to the passage', and do not take knowledge of the text for "
+    "granted. The answer is short where that is enough, and long only where it must be. Write in the "
+    "language of the text. Reply in this form:\n\n### Question\nWhat colour is the gate?\n\n### Answer\nblue"
 )
 RATE_QUESTION = (
-    "You rate questions. Given a context and a question, you give a score from 0 to 10: 0 if the question cannot "
-    "be answered from the context or is not fluent, 10 if it can be answered fully from it and is fluent. Reply "
-    "in this form:\n\n### Question rating score\n7"
+    "You rate questions. Given a context and a question, you give a score from 0 to 10: 0 if the question "
+    "cannot be answered from the context or is not fluent, 10 if it can be answered fully from it and is "
+    "fluent. Reply in this form:\n\n### Question rating score\n7"
 )
 RATE_ANSWER = (
-    "You rate answers. Given a context, a question and an answer, you give a score from 0 to 10: 0 if the answer "
-    "is wrong by the context or not fluent, 10 if it is fully right and fluent. Reply in this form:\n\n"
-    "### Answer rating score\n7"
+    "You rate answers. Given a context, a question and an answer, you give a score from 0 to 10: 0 if the "
+    "answer is wrong by the context or not fluent, 10 if it is fully right and fluent. Reply in this form:"
+    "\n\n### Answer rating score\n7"
 )
 
 

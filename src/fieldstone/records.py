@@ -97,7 +97,8 @@ class Hit:
 class Example:
     """A question with its answer and where it stands; what tuning and evaluation work on.
 
-    `passage_id` is the passage that answers; None where none does. `negatives` are passages that look right
+    `passage_id` is the passage that answers; None where none does. An answerable question with an empty
+    `answer` is one whose passage is known and whose answer is not. `negatives` are passages that look right
     and are not, the likeliest first. `made_by` says how it came about: model, prompt, seed.
     """
 

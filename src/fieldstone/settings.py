@@ -92,8 +92,8 @@ class SynthesizeSettings(_Branch):
     rate_questions: bool = Field(False, description="keep only questions and answers that it rates well")
     least_rating: float = Field(8, ge=0, le=10)
     passages: int = Field(600, ge=1, description="at most so many are asked about, drawn by chance")
-    sentences: int = Field(3, ge=1, description="asked about in each passage")
-    openings: int = Field(4, ge=1, description="questions tried for each sentence")
+    sentences: int = Field(4, ge=1, description="asked about in each passage")
+    openings: int = Field(2, ge=1, description="questions tried for each sentence")
     lift: float = Field(
         0.7, description="how much likelier the sentence must make its question, natural log a token"
     )
@@ -109,8 +109,8 @@ class SynthesizeSettings(_Branch):
 class RetrieverTuning(_Branch):
     """How the encoder is tuned."""
 
-    loss: Literal["distill", "contrastive"] = "distill"
-    epochs: int = Field(3, ge=1)
+    loss: Literal["contrastive", "distill"] = "contrastive"
+    epochs: int = Field(2, ge=1)
     batch: int = Field(32, ge=2, description="questions a step")
     learning_rate: float = Field(5e-5, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
@@ -125,12 +125,12 @@ class GeneratorTuning(_Branch):
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(2, ge=1)
     batch: int = Field(8, ge=1, description="rows a step")
     learning_rate: float = Field(3e-4, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
-    refusals: float = Field(0.25, ge=0, lt=1, description="share of rows whose target is the refusal")
+    refusals: float = Field(0.0, ge=0, lt=1, description="share of rows whose target is the refusal")
     hard_negatives: bool = Field(True, description="together: passages that look right, else any others")
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
 

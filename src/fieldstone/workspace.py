@@ -57,7 +57,7 @@ class Workspace:
     def read_journal(self) -> Iterator[Mapping[str, Any]]:
         """The journal's lines, those cut off by a kill left out."""
         path = self.path / "journal.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
                 yield json.loads(line)
             except ValueError:

@@ -19,6 +19,8 @@ from fieldstone.cli.remove import remove
 from fieldstone.cli.rollback import rollback
 from fieldstone.cli.search import search
 from fieldstone.cli.status import status
+from fieldstone.cli.synthesize import synthesize
+from fieldstone.cli.tune import tune
 from fieldstone.errors import FieldstoneError
 
 
@@ -52,7 +54,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, add, remove, status, search, ask, evaluate, rollback, recipes, doctor):
+COMMANDS = (
+    build, add, remove, status, search, ask, synthesize, tune, evaluate, rollback, recipes, doctor,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

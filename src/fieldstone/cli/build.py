@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldstone.cli.options import Quiet, Set
+from fieldstone.cli.options import Force, Measure, Questions, Quiet, Set
 
 if TYPE_CHECKING:
     from fieldstone.recipes import Built
@@ -34,10 +34,21 @@ def build(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="See `fieldstone recipes`. Without it: the workspace's, or else guide.",
+            help="See `fieldstone recipes`. Without it: the workspace's, or else fieldstone.",
             show_default=False,
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tiny|small|base",
+            help="How large the models are. Without it: the workspace's, or else the recipe's first.",
+            show_default=False,
+        ),
+    ] = None,
+    questions: Questions = None,
+    measure: Measure = None,
+    force: Force = False,
     changes: Set = None,
     exclude: Annotated[
         list[str] | None,
@@ -51,18 +62,25 @@ def build(
 ) -> None:
     """Build a workspace from a folder, or bring it up to date.
 
-    Run it again whenever the documents change: only what changed is done. Stopped or killed, it goes on
-    where it was. Settings and exclusions are kept in the workspace.
+    It reads the documents, writes questions about them, tunes the models on those, and keeps what
+    measurably wins; `--recipe guide` leaves the models as they are. Run it again whenever the documents
+    change: only what changed is done. Stopped or killed, it goes on where it was. Settings and exclusions
+    are kept in the workspace.
     """
     from fieldstone import recipes
     from fieldstone.cli import progress
+    from fieldstone.cli.options import questions_in
     from fieldstone.cli.output import err, show
+    from fieldstone.cli.synthesize import in_numbers
+    from fieldstone.cli.tune import show_tuning
     from fieldstone.doctor import describe_model
     from fieldstone.workspace import Workspace, create_workspace
 
     began = time.perf_counter()
-    # settings first: a slip in them makes no folder
-    settings = recipes.choose_settings(recipe, Workspace(into).stored_settings(), flags=changes or ())
+    # settings and questions first: a slip in them makes no folder
+    stored = Workspace(into).stored_settings()
+    settings = recipes.choose_settings(recipe, stored, flags=changes or (), size=size)
+    teach, only_measure = questions_in(questions), questions_in(measure)
     if exclude:
         patterns = tuple(dict.fromkeys((*settings.read.exclude, *exclude)))
         read = settings.read.model_copy(update={"exclude": patterns})
@@ -72,8 +90,15 @@ def build(
     if not quiet:
         show(f"encoder {describe_model(settings.models.encoder, settings.models)}", style="dim", to=err)
     with progress.shown(quiet) as told:
-        built = recipes.run(recipes.load_recipe(settings.recipe), folder, workspace, settings, told)
+        built = recipes.run(
+            recipes.load_recipe(settings.recipe), folder, workspace, settings, told,
+            teach=teach, questions=only_measure, force=force,
+        )  # fmt: skip
     summarise(workspace, built, time.perf_counter() - began)
+    if "synthesize" in built.made:
+        show()
+        show(in_numbers(built.made["synthesize"]))
+        show_tuning(built.made)
     show()
     show(f'Ask it something:  fieldstone ask {quote(str(into))} "…"')
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from fieldstone.evaluate.questions import Question
     from fieldstone.search import Filter
     from fieldstone.settings import Settings
     from fieldstone.workspace import Workspace
@@ -26,6 +27,25 @@ Set = Annotated[
         help="Change a setting, such as search.mode=dense. May be given again.",
         show_default=False,
     ),
+]
+Questions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Your own questions, to train and to judge by with those that are written.",
+        show_default=False,
+    ),
+]
+Measure = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Questions that are only measured with, before and after.",
+        show_default=False,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Take what was tuned into use even if it does not win; recorded.")
 ]
 Source = Annotated[
     str | None,
@@ -79,6 +99,13 @@ def settings_of(
     named = {"search.mode": mode, "search.rerank": rerank, "answer.reading": reading}
     flags = [f"{name}={value}" for name, value in named.items() if value is not None]
     return choose_settings(None, workspace.stored_settings(), flags=[*(changes or ()), *flags])
+
+
+def questions_in(file: Path | None) -> list[Question]:
+    """The questions of a file; none where no file is given."""
+    from fieldstone.evaluate.questions import read_questions
+
+    return read_questions(file) if file else []
 
 
 def filter_of(source: str | None, type_: str | None, since: str | None, until: str | None) -> Filter:

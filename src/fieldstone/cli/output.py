@@ -43,8 +43,8 @@ def show(text: str | Text = "", indent: int = 0, style: str = "", to: Console = 
     rows = list(line.wrap(to, max(to.width - indent, 20))) if to.is_terminal else [line]
     for number, row in enumerate(rows or [line]):
         row.rstrip()
-        margin = Text(("" if number else mark).ljust(indent), "bold")
-        to.print(margin + row if indent else row, soft_wrap=True)
+        margin = ("" if number else mark).ljust(indent)
+        to.print(Text.assemble((margin, "bold"), row) if indent else row, soft_wrap=True)
 
 
 def show_json(value: Mapping[str, Any], *, one_line: bool = False) -> None:

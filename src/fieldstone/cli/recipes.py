@@ -33,6 +33,10 @@ def recipes(
         show(f"steps   {', '.join(recipe.steps)}", indent=2)
         show(f"source  {recipe.source}", indent=2)
         show(f"cost    {recipe.cost}", indent=2)
-        for section, values in recipe.settings.items() if name else ():
-            for setting, value in values.items() if isinstance(values, dict) else ():
-                show(f"set     {section}.{setting} = {value}", indent=2)
+        if recipe.sizes:
+            usual, *others = recipe.sizes
+            show(f"sizes   {', '.join([f'{usual} (the default)', *others])}", indent=2)
+        for label, tree in [("set", recipe.settings), *recipe.sizes.items()] if name else ():
+            for section, values in tree.items():
+                for setting, value in values.items() if isinstance(values, dict) else ():
+                    show(f"{label:<7} {section}.{setting} = {value}", indent=2)

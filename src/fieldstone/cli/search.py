@@ -50,6 +50,7 @@ def search(
     from fieldstone.cli.options import filter_of, settings_of
     from fieldstone.cli.output import show, show_json, warn_if_unfinished
     from fieldstone.cli.progress import waiting
+    from fieldstone.in_use import with_tuned
     from fieldstone.search import search as find
     from fieldstone.search.open import open_index
     from fieldstone.workspace import open_workspace
@@ -58,7 +59,7 @@ def search(
     settings = settings_of(opened, changes, mode=mode, rerank=rerank)
     only = filter_of(source, type_, since, until)
     with waiting("searching …"):
-        index = open_index(opened, settings)
+        index = open_index(opened, with_tuned(opened, settings))
         hits = find(index, [question], settings.search, k, only)[0]
     warn_if_unfinished(index.library)
     if json:

@@ -13,10 +13,11 @@ import typer
 from fieldstone.cli.options import Json, WorkspacePath
 
 if TYPE_CHECKING:
+    from fieldstone.in_use import Part
     from fieldstone.settings import Settings
     from fieldstone.workspace import Workspace
 
-STEPS_SHOWN = 5
+STEPS_SHOWN = 7
 
 
 def status(
@@ -41,6 +42,9 @@ def status(
 
 def gather(workspace: Workspace, settings: Settings, files: bool) -> dict[str, Any]:
     """What there is to say of a workspace, as JSON has it."""
+    from fieldstone.examples import SPLITS, read_examples
+    from fieldstone.in_use import SETTING_OF, newest
+
     library = workspace.library()
     rows, roots, counts = library.files(), library.roots(), library.counts()
     library.close()
@@ -52,6 +56,11 @@ def gather(workspace: Workspace, settings: Settings, files: bool) -> dict[str, A
         "encoder": settings.models.encoder,
         "reranker": settings.models.reranker,
         "generator": settings.models.generator,
+        "size": settings.size,
+        "tuned": {part: asdict(choice) for part in SETTING_OF if (choice := newest(workspace, part))},
+        "examples": {
+            split: len(read_examples(workspace.path / "examples" / f"{split}.jsonl")) for split in SPLITS
+        },
         "bytes": sum(path.stat().st_size for path in workspace.path.rglob("*") if path.is_file()),
         "not_read": {source: row.reason for source, row in rows.items() if row.reason},
         "read_in_part": {source: list(row.warnings) for source, row in rows.items() if row.warnings},
@@ -79,6 +88,7 @@ def _skipped(roots: Mapping[str, str], settings: Settings) -> dict[str, str]:
 
 def _render(facts: Mapping[str, Any]) -> None:
     from fieldstone.cli.output import count, show, show_reasons, size
+    from fieldstone.in_use import SETTING_OF
 
     show(facts["workspace"], style="bold")
     read = facts["files"] - facts["unread"]
@@ -87,7 +97,12 @@ def _render(facts: Mapping[str, Any]) -> None:
     if facts["unsplit"] or facts["embedded"] < facts["passages"]:
         show("           the build has not finished; type it again", style="yellow")
     show(f"models     encoder {facts['encoder']}, generator {facts['generator']}")
-    show(f"recipe     {facts['recipe']}")
+    for part, choice in facts["tuned"].items():
+        _show_choice(part, choice, facts[SETTING_OF[part]])
+    if any(facts["examples"].values()):
+        counts = (f"{number:,} {split}" for split, number in facts["examples"].items())
+        show(f"examples   {', '.join(counts)}")
+    show(f"recipe     {facts['recipe']}" + (f", size {facts['size']}" if facts["size"] else ""))
     for label, root in facts["roots"].items():
         show(f"folder     {root}" + (f" (as {label}/)" if label else ""))
     show(f"on disk    {size(facts['bytes'])}")
@@ -110,4 +125,16 @@ def _render(facts: Mapping[str, Any]) -> None:
         done = ", ".join(f"{k} {v:,}" for k, v in line.items() if isinstance(v, int) and v)
         step, seconds = line.get("step", ""), line.get("seconds", 0)
         when = str(line.get("time", ""))[:16].replace("T", " ")
-        show(f"{when}  {step:<8} {seconds:>8,.1f} s  {done}", indent=2)
+        show(f"{when}  {step:<14} {seconds:>8,.1f} s  {done}", indent=2)
+
+
+def _show_choice(part: Part, choice: Mapping[str, Any], base: str) -> None:
+    """A tuned part: since when it is in use, why, and whether it is at all."""
+    from fieldstone.cli.output import one_line, show
+    from fieldstone.evaluate.findings import why
+
+    reason = one_line(why({**choice, "accepted": True}))
+    forced = ", forced into use" if choice["forced"] else ""
+    show(f"tuned      {part} {choice['name']}, {choice['date'][:10]}{forced}: {reason}")
+    if choice["base"] != base:
+        show(f"not in use: it stands in for {choice['base']}, not {base}", indent=11, style="yellow")

@@ -135,7 +135,7 @@ class Generator(Protocol):
         ...
 
     def forget(self) -> None:
-        """Drop what is kept of earlier prompts: in bfloat16 it may change the last digit of what comes next."""
+        """Drop what is kept of earlier prompts: in bfloat16 it may change the last digit of the next."""
         ...
 
 

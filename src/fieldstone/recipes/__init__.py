@@ -154,7 +154,7 @@ class Build:
     def open_index(
         self, encoder: Encoder | None = None, *, likelihood: bool = False, generator: Generator | None = None
     ) -> Index:
-        """The indexes under an encoder whose vectors are in the library, with a generator to rerank if asked."""
+        """The indexes under an encoder whose vectors are in the library, a generator to rerank if asked."""
         from fieldstone.search import Index
         from fieldstone.search.dense import DenseIndex
         from fieldstone.search.lexical import LexicalIndex
@@ -245,7 +245,7 @@ def choose_settings(
     if size is not None and size not in wanted.sizes:
         known = ", ".join(wanted.sizes) or "none"
         raise SettingsError(f"recipe {name} has no size {size!r}; its sizes: {known}")
-    chosen = size or str(stored.get("size", "")) or next(iter(wanted.sizes), "")
+    chosen = size or str(kept.get("size", "")) or next(iter(wanted.sizes), "")
     layers = (wanted.settings, wanted.sizes.get(chosen, {}), kept, {"recipe": name, "size": chosen})
     return resolve_settings(*layers, environment=environment, flags=flags)
 
@@ -328,6 +328,8 @@ def _run(
                 began = time.perf_counter()
                 build.made[step] = STEPS[step](build)
                 workspace.journal(step, seconds=round(time.perf_counter() - began, 3), **build.made[step])
+                if step == UPKEEP[-1]:  # from here on it can be asked, whatever becomes of the tuning
+                    write_settings_file(workspace.settings_file, settings)
             write_settings_file(workspace.settings_file, settings)
         finally:
             library.close()

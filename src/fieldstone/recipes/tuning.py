@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldstone import gate
+from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.compare import Value
 from fieldstone.examples import SPLITS
 from fieldstone.in_use import Choice, Part, keep_trust, newest, take_into_use
@@ -55,11 +56,6 @@ def synthesize(build: Build) -> dict[str, Any]:
 
 def tune_retriever(build: Build) -> dict[str, Any]:
     """A candidate for the retriever, judged on the dev questions by the rank of their passage."""
-    from fieldstone.search.embed import embed_beside
-    from fieldstone.tune.retriever import Contrast
-    from fieldstone.tune.retriever import tune_retriever as tune
-    from fieldstone.tune.teacher import rank
-
     settings, train = build.settings, _answerable(build.examples("train"))
     base = settings.models.encoder
     id_ = fingerprint("retriever", base, settings.retriever, settings.seed, *(e.id for e in train))
@@ -67,6 +63,12 @@ def tune_retriever(build: Build) -> dict[str, Any]:
         return {"skipped": f"{len(train)} training questions are too few"}
     if kept := _kept_verdict(build, "retriever", id_):
         return kept
+
+    from fieldstone.search.embed import embed_beside  # here: a build that is up to date loads no torch
+    from fieldstone.tune.retriever import Contrast
+    from fieldstone.tune.retriever import tune_retriever as tune
+    from fieldstone.tune.teacher import rank
+
     texts = build.texts()
     if settings.retriever.loss == "distill":
         index = build.open_index(likelihood=True)
@@ -88,10 +90,13 @@ def tune_retriever(build: Build) -> dict[str, Any]:
         ]
     models = settings.models
     folder = build.workspace.path / "models" / "retriever" / id_
-    tuned = tune(
-        base, data, folder, settings.retriever, seed=settings.seed, device=models.device,
-        threads=models.threads or None, progress=build.progress,
-    )  # fmt: skip
+    try:
+        tuned = tune(
+            base, data, folder, settings.retriever, seed=settings.seed, device=models.device,
+            threads=models.threads or None, progress=build.progress,
+        )  # fmt: skip
+    except QuestionsError as error:  # a handful of documents teach nothing, and can be asked all the same
+        return {"skipped": str(error)}
     candidate = build.load_encoder(str(folder))
     embed_beside(build.library, candidate, build.progress)
 
@@ -107,16 +112,18 @@ def tune_retriever(build: Build) -> dict[str, Any]:
 
 def tune_generator(build: Build) -> dict[str, Any]:
     """A candidate for the generator, judged on the dev questions by the score of its answers."""
-    from fieldstone.tune.generator import tune_generator as tune
-    from fieldstone.tune.reading import lessons
-
-    settings, train, dev = build.settings, build.examples("train"), build.examples("dev")
+    settings = build.settings
+    train, dev = _told(build.examples("train")), _told(build.examples("dev"))
     base, texts = settings.models.generator, build.texts()
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
     )
     if kept := _kept_verdict(build, "generator", id_):
         return kept
+
+    from fieldstone.tune.generator import tune_generator as tune
+    from fieldstone.tune.reading import lessons
+
     rows = lessons(train, texts, build.reading, settings.generator, settings.answer.passages, settings.seed)
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
@@ -159,7 +166,7 @@ def report(build: Build) -> dict[str, Any]:
     from fieldstone.evaluate.run import judge, judge_examples, measure
     from fieldstone.search.embed import embed_beside
 
-    settings, test = build.settings, [e for e in build.examples("test") if e.origin == "synthetic"]
+    settings, test = build.settings, [e for e in _told(build.examples("test")) if e.origin == "synthetic"]
     test = _sample(test, DEV_QUESTIONS, settings.seed)
     verdicts = tuple(_verdicts(build))
     models = [build.in_use("retriever"), build.in_use("generator")]
@@ -311,14 +318,12 @@ def _read_and_fit(
     were fitted on it.
     """
     from fieldstone.answer import read
-    from fieldstone.search.confidence import Weights
 
-    asking = replace(system, weights=Weights(refusal=1.0))  # so that it says how near it was to a refusal
     found: list[Read] = []
     for start in range(0, len(dev), BATCH):
         build.progress("judge generator", start, len(dev), "questions")
         system.generator.forget()
-        found += read(asking, [e.question for e in dev[start : start + BATCH]])
+        found += read(system, [e.question for e in dev[start : start + BATCH]])
     build.progress("judge generator", len(dev), len(dev), "questions")
     halves = {"even": [i for i, e in enumerate(dev) if _half(e) == "even"], "all": list(range(len(dev)))}
     halves["odd"] = [i for i in halves["all"] if i not in set(halves["even"])]
@@ -330,7 +335,7 @@ def _read_and_fit(
 
 
 def _fit(system: System, found: Sequence[Read], dev: Sequence[Example], most: float) -> Weights:
-    """Weights that tell right passages from wrong ones, and the threshold that refuses `most` of the right."""
+    """Weights that tell right passages from wrong ones, and the threshold refusing `most` of the right."""
     from fieldstone.answer import trust
     from fieldstone.search.confidence import Weights, confidence, fit_weights
 
@@ -391,6 +396,11 @@ def _lesson_score(rows: Sequence[Any], max_tokens: int) -> Callable[[Generator],
 
 def _answerable(examples: Sequence[Example]) -> list[Example]:
     return [e for e in examples if e.passage_id is not None]
+
+
+def _told(examples: Sequence[Example]) -> list[Example]:
+    """Those with an answer, and those that have none for certain."""
+    return [e for e in examples if e.answer or e.kind == "unanswerable"]
 
 
 def _sample(examples: Sequence[Example], most: int, seed: int) -> list[Example]:

@@ -2,7 +2,7 @@
 
 An untuned small model's own certainty tells nothing here (on questions whose passage was taken away, the
 probability of its answer is as high as else). How the searches found the passage does, and so does a tuned
-model's wish to refuse.
+model's certainty.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Weights:
     agreement: float = 8.03
     coverage: float = 1.04
     lift: float = 2.25
-    refusal: float = 0.0
+    certainty: float = 0.0
     below: float | None = None
 
 
@@ -44,26 +44,23 @@ class Figures:
 
     `agreement`: how far the dense and the lexical search agree on it (its fused score); `coverage`: the share
     of the question's words that it holds, each weighed by its rarity; `lift`: how much likelier it makes the
-    question than the other hits do (natural log a token); `refusal`: log-odds that the generator refuses to
-    answer from it, within -8..8, 0 where nobody asked.
+    question than the other hits do (natural log a token); `certainty`: mean log-probability of the
+    answer's tokens, 0 where the generator does not say.
     """
 
     agreement: float
     coverage: float
     lift: float
-    refusal: float = 0.0
+    certainty: float = 0.0
 
 
 # What stands in for a figure that the search did not give: its mean on those questions.
 _USUAL_AGREEMENT = 0.89
 _USUAL_LIFT = 0.7
 
-MOST = 8.0
-"""Log-odds beyond this are cut: they say no more, and would rule a regression."""
-
 
 def figures(
-    question: str, hits: Sequence[Hit], cited: Hit, text: str, lexical: LexicalIndex, refusal: float = 0.0
+    question: str, hits: Sequence[Hit], cited: Hit, text: str, lexical: LexicalIndex, certainty: float = 0.0
 ) -> Figures:
     """The figures of the passage `cited`, which reads `text`, as the source of an answer to the question."""
     words = set(index_words(question))
@@ -74,15 +71,13 @@ def figures(
     lift = _USUAL_LIFT
     if "likelihood" in cited.scores and len(likelihoods) > 1:
         lift = cited.scores["likelihood"] - sum(likelihoods) / len(likelihoods)
-    return Figures(
-        cited.scores.get("fused", _USUAL_AGREEMENT), coverage, lift, max(-MOST, min(MOST, refusal))
-    )
+    return Figures(cited.scores.get("fused", _USUAL_AGREEMENT), coverage, lift, certainty)
 
 
 def confidence(figures: Figures, weights: Weights) -> float:
     """Belief, 0..1, that the passage answers the question."""
     logit = weights.constant + weights.agreement * figures.agreement + weights.coverage * figures.coverage
-    logit += weights.lift * figures.lift + weights.refusal * figures.refusal
+    logit += weights.lift * figures.lift + weights.certainty * figures.certainty
     return 1 / (1 + math.exp(-logit))
 
 

@@ -12,19 +12,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fieldstone import prompts
-from fieldstone.examples import SPLITS, write_examples, write_lines
+from fieldstone.examples import SPLITS, whole_lines, write_examples, write_lines
 from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
 from fieldstone.quotes import find_words
 from fieldstone.records import Example, Passage, fingerprint, with_context
 from fieldstone.search import Index, search
+from fieldstone.search.words import index_words
 from fieldstone.settings import Settings, SynthesizeSettings
 from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking
 from fieldstone.synthesize.divide import divide
-from fieldstone.synthesize.filters import fault, repeats
+from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer, repeats
 from fieldstone.synthesize.rate import rate_answers, rate_passages
 from fieldstone.synthesize.terms import Kind, terms
 from fieldstone.synthesize.unanswerable import altered
@@ -40,11 +40,16 @@ CHAT_ANSWER_WORDS = 80
 
 @dataclass(frozen=True, slots=True)
 class Synthesized:
-    """How many examples there are of each split, and why how many were rejected."""
+    """How many examples there are of each split, and why how many were rejected.
+
+    `unanswered` of them have a passage and no answer that could be relied on: only the retriever learns of
+    them. `unanswerable` ones have neither.
+    """
 
     passages: int
     asked: int
     examples: Mapping[str, int]
+    unanswered: int
     unanswerable: int
     rejected: Mapping[str, int]
 
@@ -73,9 +78,9 @@ def synthesize(
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
     made_by = {"model": generator.name, "prompt": _prompt_mark(), "seed": str(settings.seed)}
 
-    longest = CHAT_ANSWER_WORDS if way_of_asking(generator, how) == "chat" else None
-    least = how.lift if longest is None else 0.0
-    faults = [fault(a, least, longest) if longest else fault(a, least) for a in asked]
+    chat = way_of_asking(generator, how) == "chat"
+    longest = CHAT_ANSWER_WORDS if chat else ANSWER_WORDS
+    faults = [fault(a, 0.0 if chat else how.lift) for a in asked]
     sound = [a for a, why in zip(asked, faults, strict=True) if why is None]
     rejected = [(a, why) for a, why in zip(asked, faults, strict=True) if why is not None]
     again = repeats(sound)
@@ -86,10 +91,13 @@ def synthesize(
     for a, found in zip(sound, _look_up(index, [a.question for a in sound], settings, progress), strict=True):
         if a.passage_id not in found[: how.found_within]:
             rejected.append((a, f"the search does not find its passage among {how.found_within}"))
-            continue
-        examples.append(
-            _example(a.question, a.answer, a.passage_id, _negatives(a, found, texts, how), made_by)
-        )
+        elif (why := fault_of_answer(a, longest)) is not None:
+            # the question still says what its passage is about, which is what a retriever learns from
+            made = {**made_by, "answer": f"left out: {why}"}
+            examples.append(_example(a.question, "", a.passage_id, (), made))
+        else:
+            near = _negatives(a, found, texts, how)
+            examples.append(_example(a.question, a.answer, a.passage_id, near, made_by))
     examples += _near_misses(examples, passages, texts, how, settings.seed, made_by)
     examples += own
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
@@ -109,6 +117,7 @@ def synthesize(
         len(chosen),
         len(asked),
         {split: len(its) for split, its in parts.items()},
+        sum(example.kind == "answerable" and not example.answer for example in examples),
         sum(example.kind == "unanswerable" for example in examples),
         dict(Counter(why for _, why in rejected).most_common()),
     )
@@ -136,7 +145,7 @@ def _ask_all(
         how.openings, how.lift, how.rate_passages, how.rate_questions, how.least_rating,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {line["batch"]: [Asked(**a) for a in line["asked"]] for line in _whole_lines(path)}
+    known = {line["batch"]: [Asked(**a) for a in line["asked"]] for line in whole_lines(path)}
     batches = list(_batches(passages))
     keys = [fingerprint(maker, *(f"{p.id} {titles[p.document_id]} {p.headings}" for p in b)) for b in batches]
     done = sum(len(b) for key, b in zip(keys, batches, strict=True) if key in known)
@@ -192,18 +201,6 @@ def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:
             yield its[start : start + BATCH]
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that grows; what a kill left half written at its end is cut off."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def _look_up(
     index: Index, questions: Sequence[str], settings: Settings, progress: Progress
 ) -> Iterator[list[str]]:
@@ -240,13 +237,15 @@ def _near_misses(
         for term in terms(passage.text):
             pool[term.kind][term.text] = None
     ordered = {kind: list(its) for kind, its in pool.items()}
+    known = {tuple(index_words(example.question)) for example in examples}  # of these, some are answered
     made = []
     for example in examples:
         chance = random.Random(fingerprint("near miss", seed, example.id))
-        if example.passage_id is None or chance.random() >= how.altered:
+        if example.passage_id is None or not example.answer or chance.random() >= how.altered:
             continue
         question = altered(example.question, texts[example.passage_id], ordered, chance)
-        if question is not None:
+        if question is not None and (words := tuple(index_words(question))) not in known:
+            known.add(words)
             near = (example.passage_id, *example.negatives)
             made.append(_example(question, "", None, near, made_by))
     return made

@@ -20,7 +20,7 @@ from fieldstone.prompts import (
     parse_asked,
     parse_one_by_one,
 )
-from fieldstone.quotes import sentences
+from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Passage, fingerprint, with_context
 from fieldstone.settings import SynthesizeSettings
 from fieldstone.synthesize.terms import terms
@@ -35,31 +35,22 @@ QUESTION_TOKENS = 28
 ANSWER_TOKENS = 24
 CHAT_TOKENS = 512
 
-ANYWAY = (
-    "What did",
-    "What was",
-    "What does",
-    "What is",
-    "What type of",
-    "What kind of",
-    "Which",
-    "How",
-    "Where",
-    "Who",
-)
 FITTING = {
     "date": ("When", "In what year"),
     "number": ("How many", "How much"),
-    "name": ("Who", "Where", "Which"),
+    "name": ("Who", "Which", "Where"),
 }
+ANYWAY = ("What kind of", "What type of", "What was", "What did", "What does", "Which", "How")
+"""First words of questions. On 4,588 tries over SQuAD's dev articles, of those with a fitting opening 18 to
+36 of a hundred were kept where it is a date or a number, 4 to 8 where a name; of the others 4 to 10."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question as it was written, not yet judged.
 
-    `lift` is how much likelier the sentence makes the question than its title alone does (natural log a token;
-    0 where it was not measured); `sentence` is what was asked about, the whole passage in the chat way.
+    `lift` is how much likelier the sentence makes the question than its title alone does (natural log a
+    token; 0 where it was not measured); `sentence` is what was asked about, in the chat way all of it.
     """
 
     passage_id: str
@@ -101,6 +92,13 @@ def openings(sentence: str, most: int, chance: random.Random) -> list[str]:
     return (chosen + others)[:most]
 
 
+def only_answer(opening: str, sentence: str, question: str) -> str:
+    """The one term of the sentence that such a question may ask for; empty if there is none, or several."""
+    kind = next((kind for kind, words in FITTING.items() if opening in words), None)
+    fitting = {t.text for t in terms(sentence) if t.kind == kind and not find_words(t.text, question)}
+    return fitting.pop() if len(fitting) == 1 else ""
+
+
 def _ask_by_completion(
     generator: Generator,
     passages: Sequence[Passage],
@@ -115,7 +113,9 @@ def _ask_by_completion(
         about = " > ".join(dict.fromkeys(part for part in (title, *passage.headings[-1:]) if part))
         pieces = [" ".join(passage.text[a:b].split()) for a, b in sentences(passage.text)]
         worth = [piece for piece in pieces if len(piece.split()) in WORDS]
-        for sentence in chance.sample(worth, min(settings.sentences, len(worth))):
+        chance.shuffle(worth)
+        worth.sort(key=lambda piece: -min(2, len({term.kind for term in terms(piece)})))  # most telling
+        for sentence in worth[: settings.sentences]:
             for opening in openings(sentence, settings.openings, chance):
                 tries.append((passage, title, about, sentence, opening))
     written = generator.generate(
@@ -139,7 +139,11 @@ def _ask_by_completion(
         max_tokens=ANSWER_TOKENS,
         stop=("\n",),
     )
-    answers = dict(zip(kept, (parse_one_by_one(reply.text) for reply in replies), strict=True))
+    answers = {i: parse_one_by_one(reply.text) for i, reply in zip(kept, replies, strict=True)}
+    for i, read in answers.items():
+        *_, sentence, opening = tries[i]
+        if not find_words(read, sentence):
+            answers[i] = only_answer(opening, sentence, questions[i]) or read
     return [
         Asked(passage.id, sentence, questions[i], answers.get(i, ""), round(lifts[i], 4), written[i].finished)
         for i, (passage, _, _, sentence, _) in enumerate(tries)

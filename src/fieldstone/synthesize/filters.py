@@ -27,9 +27,9 @@ _PRONOUN = re.compile(
 )
 
 
-def fault(asked: Asked, least_lift: float = 0.0, longest: int = ANSWER_WORDS) -> str | None:
+def fault(asked: Asked, least_lift: float = 0.0) -> str | None:
     """What is wrong with a question by itself; None if nothing is."""
-    question, answer = asked.question.strip(), asked.answer
+    question = asked.question.strip()
     if not asked.finished or not question.endswith("?"):
         return "the question does not come to an end"
     if asked.lift < least_lift:
@@ -40,13 +40,18 @@ def fault(asked: Asked, least_lift: float = 0.0, longest: int = ANSWER_WORDS) ->
         return "the question points at the text"
     if _PRONOUN.search(question):
         return "the question leaves open whom or what it means"
-    if not answer:
+    return None
+
+
+def fault_of_answer(asked: Asked, longest: int = ANSWER_WORDS) -> str | None:
+    """What is wrong with the answer; None if nothing is. The question may be good all the same."""
+    if not asked.answer:
         return "no answer"
-    if len(answer.split()) > longest:
+    if len(asked.answer.split()) > longest:
         return "the answer is too long"
-    if not find_words(answer, asked.sentence):
+    if not find_words(asked.answer, asked.sentence):
         return "the answer does not stand in what was asked about"
-    if set(index_words(answer)) <= set(index_words(question)):
+    if set(index_words(asked.answer)) <= set(index_words(asked.question)):
         return "the question holds its answer"
     return None
 

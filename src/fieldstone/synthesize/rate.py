@@ -21,7 +21,7 @@ def rate_passages(generator: Generator, texts: Sequence[str]) -> list[float | No
 def rate_answers(
     generator: Generator, texts: Sequence[str], questions: Sequence[str], answers: Sequence[str]
 ) -> list[float | None]:
-    """The lower of how answerable each question is and how right its answer; None where either is no number."""
+    """The lower of how answerable each question is and how right its answer; None if either is no number."""
     asked = list(zip(texts, questions, strict=True))
     first = _rate(generator, [rate_question_prompt(text, question) for text, question in asked])
     prompts = [rate_answer_prompt(t, q, a) for (t, q), a in zip(asked, answers, strict=True)]

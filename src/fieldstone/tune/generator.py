@@ -176,7 +176,10 @@ def _folder(base: str) -> Path:
     if base == "embedded:smollm2":
         return smollm2_folder()
     if base.partition(":")[0] in BACKENDS:
-        raise ModelError(f"{base} cannot be tuned here; give embedded:smollm2, a folder or a hub id")
+        raise ModelError(
+            f"{base} cannot be tuned here; give embedded:smollm2, a folder or a hub id, or say "
+            "--recipe guide to tune nothing"
+        )
     return resolve(base)
 
 

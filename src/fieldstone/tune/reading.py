@@ -1,4 +1,4 @@
-"""What the generator is tuned on: examples as prompts and what should stand after them, both ways of reading."""
+"""What the generator is tuned on: examples as prompts and what follows them, either way of reading."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def lessons(
 
 
 def _one_by_one(examples: Iterable[Example], texts: Mapping[str, str]) -> tuple[list[Row], list[Row]]:
-    """The passage with its answer; near misses, and all passages of a question without one, with the refusal."""
+    """The passage with its answer; near misses, and all passages of a question without any, refused."""
     rows, refusals = [], []
     for example in examples:
-        if example.passage_id is not None:
+        if example.passage_id is not None and example.answer:
             prompt = one_by_one_prompt(texts[example.passage_id], example.question)
             rows.append(Row(prompt, f" {example.answer}"))
         for id_ in example.negatives[:NEAR]:
@@ -63,7 +63,7 @@ def _together(
         chance.shuffle(wrong)
         if wrong:
             refusals.append(Row(_prompt(wrong[:passages], texts, example), together_reply(0, "")))
-        if example.passage_id is not None:
+        if example.passage_id is not None and example.answer:
             shown = wrong[: passages - 1]
             place = chance.randrange(len(shown) + 1)
             shown.insert(place, example.passage_id)

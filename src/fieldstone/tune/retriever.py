@@ -153,7 +153,10 @@ def _encoder_folder(base: str) -> Path:
             "tune embedded:minilm, a folder or a hub id, and serve the result"
         )
     if scheme in ("dual", "fake"):
-        raise ModelError(f"{base!r} cannot be tuned; tune embedded:minilm, a folder or a hub id")
+        raise ModelError(
+            f"{base!r} cannot be tuned; name embedded:minilm, a folder or a hub id, or say --recipe guide to "
+            "tune nothing"
+        )
     folder = minilm_folder() if base == "embedded:minilm" else resolve(base)
     architectures = read_config(base, read_layout(folder).transformer).architectures or [""]
     if architectures[0].startswith("DPR"):

@@ -7,9 +7,10 @@ Retriever", with the fused ranking mixed in as in our search.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from fieldstone.examples import whole_lines
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint, with_context
 from fieldstone.search import Index, search
@@ -28,13 +29,16 @@ def rank(
     kept: Path,
     progress: Progress = silent,
 ) -> list[Ranking]:
-    """The teacher's scores of each question's candidates; batches that stand in the file `kept` are not redone.
+    """The teacher's scores of each question's candidates; batches in the file `kept` are not redone.
 
     Questions with fewer than two candidates teach nothing and are left out.
     """
     teacher = search_settings.model_copy(update={"rerank": "likelihood", "rerank_depth": candidates})
     kept.parent.mkdir(parents=True, exist_ok=True)
-    known = dict(_read(kept))
+    known = {
+        line["batch"]: [[(id_, score) for id_, score in ranking] for ranking in line["found"]]
+        for line in whole_lines(kept)
+    }
     found: list[list[tuple[str, float]]] = []
     progress("teach", 0, len(questions), "questions")
     with kept.open("a", encoding="utf-8", newline="\n") as file:
@@ -56,16 +60,6 @@ def rank(
         for question, ranking in zip(questions, found, strict=True)
         if len(ranking) > 1 and all(id_ in texts for id_, _ in ranking)
     ]
-
-
-def _read(kept: Path) -> Iterator[tuple[str, list[list[tuple[str, float]]]]]:
-    """The batches of the file; a line that a kill left half written is no batch."""
-    for line in kept.read_text(encoding="utf-8").splitlines() if kept.exists() else ():
-        try:
-            data = json.loads(line)
-        except ValueError:
-            continue
-        yield data["batch"], [[(id_, score) for id_, score in ranking] for ranking in data["found"]]
 
 
 def _texts(index: Index, ids: set[str]) -> dict[str, str]:

@@ -1,0 +1,298 @@
+"""The steps that tune a workspace and prove it, end to end, with tiny random models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tiny_models
+from fieldstone.answer import answer, open_system
+from fieldstone.cli.app import app
+from fieldstone.evaluate.questions import Question
+from fieldstone.examples import read_examples
+from fieldstone.in_use import choices, with_tuned
+from fieldstone.models import load_encoder
+from fieldstone.recipes import load_recipe, run, run_steps
+from fieldstone.records import with_context
+from fieldstone.settings import resolve_settings
+from fieldstone.workspace import Workspace, create_workspace
+from ports import PORTS, handbooks
+from small_library import write_folder
+
+TRAINING = ("tune generator", "tune retriever", "tune", "synthesize")
+STEPS = load_recipe("fieldstone").steps
+TUNING = STEPS[STEPS.index("synthesize") :]
+
+
+def own_questions(word: str) -> list[Question]:
+    """Two questions about each port, one of them without an answer."""
+    asked = []
+    for i, port in enumerate(PORTS):
+        file = f"{port.lower()}.md"
+        cost = f"A day at the quay of {port} costs {105 + 31 * i} crowns for a fishing boat."
+        told = f"The fire watch of {port} answers on channel {3 + i} during the night."
+        asked += [
+            Question(f"{word}{i}a", f"{word} does a day cost at {port}?", (f"{105 + 31 * i}",), file, cost),
+            Question(f"{word}{i}b", f"{word} channel has the watch of {port}?", (f"{3 + i}",), file, told),
+            Question(f"{word}{i}c", f"{word} is the airport of {port}?", (), ""),
+        ]
+    return asked
+
+
+TEACH, MEASURE = own_questions("What"), own_questions("Which")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, the workspace built from it, and the two tiny models."""
+
+    folder: Path
+    workspace: Workspace
+    flags: tuple[str, ...]
+
+    def settings(self, *flags):
+        return resolve_settings(load_recipe("fieldstone").settings, environment={}, flags=[*self.flags, *flags])
+
+    def build(self, *flags, **more):
+        """What the steps said of themselves, and what progress they told."""
+        told = []
+        made = run(
+            load_recipe("fieldstone"),
+            self.folder,
+            self.workspace,
+            self.settings(*flags),
+            lambda *said: told.append(said),
+            teach=TEACH,
+            questions=MEASURE,
+            **more,
+        ).made
+        return made, {step for step, *_ in told}
+
+    def candidates(self):
+        """Each candidate's folder and when its weights were written."""
+        return {
+            path.parent.relative_to(self.workspace.path).as_posix(): path.stat().st_mtime_ns
+            for path in sorted(self.workspace.path.glob("models/*/*/model.safetensors"))
+        }
+
+    def vectors(self):
+        """The encoder in use as the library has it, and passage id -> vector."""
+        library = self.workspace.library()
+        encoder = library.meta("encoder")
+        found = {}
+        for ids, matrix in library.vectors(encoder, [p.id for p in library.passages()]):
+            found.update(zip(ids, matrix, strict=True))
+        library.close()
+        return encoder, found
+
+    def examples(self, split):
+        return read_examples(self.workspace.path / "examples" / f"{split}.jsonl")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """One whole run of the recipe, and what it said."""
+    home = tmp_path_factory.mktemp("built")
+    llama = tiny_models.llama(home / "llama", max_position_embeddings=2048)
+    bert = tiny_models.bert(home / "bert")
+    flags = (
+        f"models.encoder={bert}", f"models.generator={llama}", "models.device=cpu", "models.threads=1",
+        "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3",
+        "retriever.epochs=1", "retriever.learning_rate=1e-9", "generator.epochs=1", "generator.rank=2",
+        "generator.checks=1", "generator.learning_rate=1e-9", "answer.max_tokens=6", "answer.reading=one-by-one",
+    )  # fmt: skip
+    place = Place(write_folder(home / "folder", handbooks()), create_workspace(home / "ws"), flags)
+    return place, *place.build()
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """A copy of the whole workspace, to change."""
+    place = built[0]
+    shutil.copytree(place.workspace.path, tmp_path / "ws")
+    return Place(place.folder, Workspace(tmp_path / "ws"), place.flags)
+
+
+def test_the_whole_recipe_ends_in_a_report(built):
+    place, made, told = built
+    assert tuple(made) == STEPS
+    assert set(TRAINING) - {"tune"} <= told
+    report = json.loads(Path(made["report"]["report"]).read_text())
+    assert Path(made["report"]["page"]).read_text().startswith("<!doctype html>") or made["report"]["page"]
+    assert [verdict["part"] for verdict in report["verdicts"]] == ["retriever", "generator"]
+    assert set(report["sets"]["human questions"]["systems"]) == {"before", "after"}
+    assert report["sets"]["human questions"]["notes"] == ["24 questions, 8 of them unanswerable"]
+    assert not report["notes"]
+    assert [line["step"] for line in place.workspace.read_journal()] == list(STEPS)
+
+
+def test_own_questions_and_written_ones_are_taught_and_divided(built):
+    place, made, _ = built
+    everything = {split: place.examples(split) for split in ("train", "dev", "test")}
+    assert {split: len(its) for split, its in everything.items()} == made["synthesize"]["examples"]
+    assert {e.origin for its in everything.values() for e in its} == {"human", "synthetic"}
+    own = [e for its in everything.values() for e in its if e.origin == "human"]
+    assert {e.question for e in own} == {q.question for q in TEACH}
+    assert not {e.question for its in everything.values() for e in its} & {q.question for q in MEASURE}
+    assert all(everything.values())
+
+
+def test_what_does_not_win_is_turned_down_and_all_stays_as_it_was(built):
+    place, made, _ = built
+    for part in ("retriever", "generator"):
+        verdict = made[f"tune-{part}"]["verdict"]
+        assert not verdict["accepted"]
+        assert not verdict["forced"]
+        assert "turned down" in verdict["reason"]
+        assert verdict["difference"]["n"] == sum(
+            part == "generator" and bool(e.answer or e.kind == "unanswerable") or e.passage_id is not None and part == "retriever"
+            for e in place.examples("dev")
+        )
+        assert (place.workspace.path / verdict["candidate"] / "model.safetensors").is_file()
+    assert choices(place.workspace) == ()
+    settings = place.settings()
+    assert with_tuned(place.workspace, settings) == settings
+    encoder, vectors = place.vectors()
+    base = load_encoder(settings.models.encoder, device="cpu", threads=1)
+    assert encoder == base.fingerprint
+    library = place.workspace.library()
+    assert vectors.keys() == {p.id for p in library.passages()}
+    assert library.embedded(made["tune-retriever"]["verdict"]["candidate"]) == set()
+    library.close()
+
+
+def test_only_training_examples_are_trained_on(built):
+    place, made, _ = built
+    train = place.examples("train")
+    held_out = {e.passage_id or e.id for split in ("dev", "test") for e in place.examples(split)}
+    assert not held_out & {e.passage_id or e.id for e in train}
+    assert made["tune-retriever"]["questions"] == sum(e.passage_id is not None for e in train)
+    assert 0 < made["tune-generator"]["rows"]
+
+
+def test_a_second_run_does_nothing_anew(copied, built):
+    _, made, _ = built
+    before, journal = copied.candidates(), len(list(copied.workspace.read_journal()))
+    again, told = copied.build()
+    assert not told & set(TRAINING)
+    assert {step: again[step] for step in TUNING} == {step: made[step] for step in TUNING}
+    assert copied.candidates() == before
+    lines = list(copied.workspace.read_journal())[journal:]
+    assert [line["step"] for line in lines] == list(STEPS)
+    facts = [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines]
+    assert facts[-len(TUNING) :] == json.loads(json.dumps([{"step": s} | dict(made[s]) for s in TUNING]))
+
+
+@pytest.mark.parametrize("part", ["retriever", "generator"])
+def test_another_learning_rate_makes_another_candidate(copied, part):
+    before = copied.candidates()
+    made, told = copied.build(f"{part}.learning_rate=2e-9")
+    new = copied.candidates().keys() - before.keys()
+    assert new == {made[f"tune-{part}"]["verdict"]["candidate"]}
+    assert before.items() <= copied.candidates().items()
+    assert f"tune {part}" in told
+    assert not {f"tune {other}" for other in ("retriever", "generator") if other != part} & told
+
+
+def test_forced_candidates_are_used_and_can_be_rolled_back(copied, built):
+    _, made, _ = built
+    was, trained = copied.vectors(), copied.candidates()
+    forced, told = copied.build(force=True)
+    assert "synthesize" not in told
+    assert copied.candidates() == trained
+    settings = copied.settings()
+    used = with_tuned(copied.workspace, settings).models
+    for part, name in (("retriever", used.encoder), ("generator", used.generator)):
+        verdict = forced[f"tune-{part}"]["verdict"]
+        assert (verdict["accepted"], verdict["forced"]) == (True, True)
+        assert verdict["candidate"] == made[f"tune-{part}"]["verdict"]["candidate"]
+        assert name == str(copied.workspace.path / verdict["candidate"])
+    assert [choice.forced for choice in choices(copied.workspace)] == [True, True]
+
+    tuned = load_encoder(used.encoder, device="cpu", threads=1)
+    encoder, vectors = copied.vectors()
+    assert encoder == tuned.fingerprint != was[0]
+    library = copied.workspace.library()
+    passages = library.passages()
+    titles = library.sources({p.document_id for p in passages})
+    texts = [with_context(p.text, titles[p.document_id][1], p.headings) for p in passages]
+    library.close()
+    anew = dict(zip([p.id for p in passages], tuned.encode_passages(texts), strict=True))
+    assert vectors.keys() == anew.keys()
+    assert all(np.dot(vectors[id_], anew[id_]) > 0.999 for id_ in anew)
+
+    system = open_system(copied.workspace, settings)
+    assert (system.index.dense.encoder.name, system.generator.name) == (used.encoder, used.generator)
+    (given,) = answer(system, ["What does a day cost at Kelmouth?"])
+    assert given.hits
+    report = json.loads(Path(forced["report"]["report"]).read_text())
+    assert [verdict["forced"] for verdict in report["verdicts"]] == [True, True]
+
+    again, told = copied.build()  # what was forced stays
+    assert not told & set(TRAINING)
+    assert again["tune-retriever"] == forced["tune-retriever"]
+    assert len(choices(copied.workspace)) == 2
+
+    for _ in range(2):
+        rolled = CliRunner().invoke(app, ["rollback", str(copied.workspace.path), "--quiet"])
+        assert rolled.exit_code == 0, rolled.output
+    assert choices(copied.workspace) == ()
+    assert with_tuned(copied.workspace, settings) == settings
+    encoder, vectors = copied.vectors()
+    assert encoder == was[0]
+    assert all(np.dot(vectors[id_], was[1][id_]) > 0.999 for id_ in was[1])
+    assert answer(open_system(copied.workspace, settings), ["What does a day cost at Kelmouth?"])
+
+    copied.build()  # and what was rolled back stays out
+    assert choices(copied.workspace) == ()
+    assert copied.vectors()[0] == was[0]
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_kill_between_verdict_and_deed_is_made_good(copied, settled):
+    """As if the run had been killed before it could take the accepted candidate into use."""
+    copied.build(force=True)
+    expected = [(choice.part, choice.name) for choice in choices(copied.workspace)], copied.vectors()[0]
+    base = load_encoder(copied.settings().models.encoder, device="cpu", threads=1)
+    (copied.workspace.path / "models/in_use.json").unlink()
+    library = copied.workspace.library()
+    library.use_encoder(base.fingerprint, keep=[expected[1]])
+    library.close()
+    for path in copied.workspace.path.glob("models/*/*/verdict.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settled": settled}))
+    copied.build()
+    found = [(choice.part, choice.name) for choice in choices(copied.workspace)], copied.vectors()[0]
+    assert found == (([], base.fingerprint) if settled else expected)
+
+
+def test_new_documents_make_new_examples_and_leave_the_vectors_whole(built, tmp_path):
+    place = built[0]
+    shutil.copytree(place.folder, tmp_path / "folder")
+    shutil.copytree(place.workspace.path, tmp_path / "ws")
+    grown = Place(tmp_path / "folder", Workspace(tmp_path / "ws"), place.flags)
+    write_folder(grown.folder, {"new.md": "# Newport\n\nThe light of Newport was lit by Ada Voss in 1877 for ships.\n"})
+    made, _ = grown.build()
+    assert sum(made["synthesize"]["examples"].values()) > sum(built[1]["synthesize"]["examples"].values())
+    library = grown.workspace.library()
+    counts = library.counts()
+    library.close()
+    assert counts.embedded == counts.passages
+    assert choices(grown.workspace) == ()
+
+
+def test_too_few_documents_end_in_a_report_that_says_so(built, tmp_path):
+    place = built[0]
+    folder = write_folder(tmp_path / "one", {"a.md": "# A\n\nShort.\n"})
+    little = Place(folder, create_workspace(tmp_path / "ws"), place.flags)
+    workspace, settings = little.workspace, little.settings()
+    made = run(load_recipe("fieldstone"), folder, workspace, settings).made
+    assert "too few" in made["tune-retriever"]["skipped"]
+    assert "too few" in made["tune-generator"]["skipped"]
+    assert "no test questions" in made["report"]["skipped"]
+    assert run_steps(TUNING, workspace, settings).made["report"] == made["report"]
