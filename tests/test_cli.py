@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import random
@@ -17,12 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tiny_models
 from fieldstone.cli import reference
 from fieldstone.cli.app import app
-from fieldstone.cli.output import clean, count, one_line, size
+from fieldstone.cli.output import clean, count, one_line, show, size
 from fieldstone.cli.progress import _Lines
 from fieldstone.cli.search import SNIPPET, snippet
 from fieldstone.cli.synthesize import _evenly
@@ -507,7 +509,7 @@ def test_a_build_that_tunes_itself(tmp_path: Path) -> None:
         (["build", "DOCS", "--into", "new", "--recipe", "nosuch"], "there is no recipe 'nosuch'"),
         (
             ["build", "DOCS", "--into", "new", "--size", "huge"],
-            "recipe fieldstone has no size 'huge'; its sizes: tiny",
+            "fieldstone has no size 'huge'; its sizes: tiny",
         ),
         (["build", "DOCS", "--into", "new", "--questions", "nosuch"], "nosuch cannot be read"),
         (["build", "DOCS", "--into", "new", "--measure", "nosuch"], "nosuch cannot be read"),
@@ -599,6 +601,16 @@ def test_words() -> None:
     assert [count(n, "file") for n in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
     assert clean("a\x1b[0m\r\nb\tc\u202e") == "a\ufffd[0m\nb\tc\ufffd"
     assert one_line("a \n b" * 9, 6) == "a ba…"
+
+
+def test_only_the_mark_in_the_indentation_is_bold() -> None:
+    file = io.StringIO()
+    to = Console(file=file, width=30, force_terminal=True, color_system="standard", highlight=False)
+    show("a few words that go over two rows", indent=4, mark="[1]", to=to)
+    assert file.getvalue().splitlines() == [
+        "\x1b[1m[1] \x1b[0ma few words that go over",
+        "\x1b[1m    \x1b[0mtwo rows",
+    ]
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -56,7 +56,7 @@ def test_the_help_is_quick() -> None:
     ],
 )
 def test_no_heavy_module_is_loaded(module: str) -> None:
-    heavy = "{'torch', 'transformers', 'sklearn', 'pandas', 'peft', 'datasets', 'faiss', 'pptx', 'docx', 'openpyxl'}"
+    heavy = "{'torch', 'transformers', 'peft', 'datasets', 'sklearn', 'pandas', 'faiss', 'pptx', 'docx'}"
     assert fresh(f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 

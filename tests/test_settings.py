@@ -67,7 +67,7 @@ def test_the_environment_of_others_is_left_alone():
     ("said", "message"),
     [
         ({"flags": ["search.mood=dense"]}, r"no setting search\.mood; known here: mode, fusion, .*store"),
-        ({"flags": ["serch.mode=dense"]}, r"no setting serch; known here: recipe, size, seed, read, .*answer"),
+        ({"flags": ["serch.mode=dense"]}, r"no setting serch; known here: recipe, size, seed, .*answer"),
         ({"environment": {"FIELDSTONE_SEARCH__MOOD": "x"}}, r"no setting search\.mood; known here: mode"),
         ({"environment": {"FIELDSTONE_SERCH__MODE": "dense"}}, r"no setting serch; known here: recipe"),
         ({"flags": ["search.mode=dens"]}, r"search\.mode = 'dens': .*'dense', 'lexical' or 'fused'"),

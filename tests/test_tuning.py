@@ -18,6 +18,7 @@ from fieldstone.evaluate.questions import Question
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices, with_tuned
 from fieldstone.models import load_encoder
+from fieldstone.progress import silent
 from fieldstone.recipes import load_recipe, run, run_steps
 from fieldstone.records import with_context
 from fieldstone.settings import resolve_settings
@@ -45,6 +46,7 @@ def own_questions(word: str) -> list[Question]:
     return asked
 
 
+NEW = {"new.md": "# Newport\n\nLit by Ada Voss.\n"}  # too short to be asked about
 TEACH, MEASURE = own_questions("What"), own_questions("Which")
 
 
@@ -59,15 +61,20 @@ class Place:
     def settings(self, *flags):
         return resolve_settings(load_recipe("fieldstone").settings, environment={}, flags=[*self.flags, *flags])
 
-    def build(self, *flags, **more):
+    def build(self, *flags, progress=silent, **more):
         """What the steps said of themselves, and what progress they told."""
         told = []
+
+        def tell(*said):
+            told.append(said)
+            progress(*said)
+
         made = run(
             load_recipe("fieldstone"),
             self.folder,
             self.workspace,
             self.settings(*flags),
-            lambda *said: told.append(said),
+            tell,
             teach=TEACH,
             questions=MEASURE,
             **more,
@@ -103,12 +110,21 @@ def built(tmp_path_factory):
     bert = tiny_models.bert(home / "bert")
     flags = (
         f"models.encoder={bert}", f"models.generator={llama}", "models.device=cpu", "models.threads=1",
-        "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3",
+        "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3", "synthesize.found_within=100",
         "retriever.epochs=1", "retriever.learning_rate=1e-9", "generator.epochs=1", "generator.rank=2",
         "generator.checks=1", "generator.learning_rate=1e-9", "answer.max_tokens=6", "answer.reading=one-by-one",
     )  # fmt: skip
     place = Place(write_folder(home / "folder", handbooks()), create_workspace(home / "ws"), flags)
     return place, *place.build()
+
+
+@pytest.fixture
+def new_document(built):
+    """Writes one more document into the folder; gone after the test."""
+    folder = built[0].folder
+    yield lambda: write_folder(folder, NEW)
+    for name in NEW:
+        (folder / name).unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -150,10 +166,9 @@ def test_what_does_not_win_is_turned_down_and_all_stays_as_it_was(built):
         assert not verdict["accepted"]
         assert not verdict["forced"]
         assert "turned down" in verdict["reason"]
-        assert verdict["difference"]["n"] == sum(
-            part == "generator" and bool(e.answer or e.kind == "unanswerable") or e.passage_id is not None and part == "retriever"
-            for e in place.examples("dev")
-        )
+        dev = place.examples("dev")
+        answered = [e for e in dev if (e.passage_id if part == "retriever" else e.answer or not e.passage_id)]
+        assert verdict["difference"]["n"] == len(answered) > 0
         assert (place.workspace.path / verdict["candidate"] / "model.safetensors").is_file()
     assert choices(place.workspace) == ()
     settings = place.settings()
@@ -228,7 +243,7 @@ def test_forced_candidates_are_used_and_can_be_rolled_back(copied, built):
     assert all(np.dot(vectors[id_], anew[id_]) > 0.999 for id_ in anew)
 
     system = open_system(copied.workspace, settings)
-    assert (system.index.dense.encoder.name, system.generator.name) == (used.encoder, used.generator)
+    assert (system.settings.models, system.generator.name) == (used, used.generator)
     (given,) = answer(system, ["What does a day cost at Kelmouth?"])
     assert given.hits
     report = json.loads(Path(forced["report"]["report"]).read_text())
@@ -254,36 +269,48 @@ def test_forced_candidates_are_used_and_can_be_rolled_back(copied, built):
     assert copied.vectors()[0] == was[0]
 
 
-@pytest.mark.parametrize("settled", [True, False])
-def test_a_kill_between_verdict_and_deed_is_made_good(copied, settled):
-    """As if the run had been killed before it could take the accepted candidate into use."""
-    copied.build(force=True)
-    expected = [(choice.part, choice.name) for choice in choices(copied.workspace)], copied.vectors()[0]
-    base = load_encoder(copied.settings().models.encoder, device="cpu", threads=1)
-    (copied.workspace.path / "models/in_use.json").unlink()
-    library = copied.workspace.library()
-    library.use_encoder(base.fingerprint, keep=[expected[1]])
-    library.close()
-    for path in copied.workspace.path.glob("models/*/*/verdict.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"settled": settled}))
+class Stopped(Exception):
+    """Stands for Ctrl-C at a certain moment."""
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_kill_between_verdict_and_deed_is_made_good(copied, new_document, grown):
+    def stop(step, done, total, unit):
+        written = copied.workspace.path.glob("models/retriever/*/verdict.json")
+        if not all(json.loads(path.read_text())["settled"] for path in written):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        copied.build(progress=stop, force=True)
+    assert choices(copied.workspace) == ()
+    if grown:
+        new_document()
     copied.build()
-    found = [(choice.part, choice.name) for choice in choices(copied.workspace)], copied.vectors()[0]
-    assert found == (([], base.fingerprint) if settled else expected)
-
-
-def test_new_documents_make_new_examples_and_leave_the_vectors_whole(built, tmp_path):
-    place = built[0]
-    shutil.copytree(place.folder, tmp_path / "folder")
-    shutil.copytree(place.workspace.path, tmp_path / "ws")
-    grown = Place(tmp_path / "folder", Workspace(tmp_path / "ws"), place.flags)
-    write_folder(grown.folder, {"new.md": "# Newport\n\nThe light of Newport was lit by Ada Voss in 1877 for ships.\n"})
-    made, _ = grown.build()
-    assert sum(made["synthesize"]["examples"].values()) > sum(built[1]["synthesize"]["examples"].values())
-    library = grown.workspace.library()
-    counts = library.counts()
+    assert [choice.part for choice in choices(copied.workspace)] == ["retriever"]
+    used = with_tuned(copied.workspace, copied.settings()).models.encoder
+    encoder, vectors = copied.vectors()
+    assert encoder == load_encoder(used, device="cpu", threads=1).fingerprint
+    library = copied.workspace.library()
+    assert vectors.keys() == {p.id for p in library.passages()}
     library.close()
-    assert counts.embedded == counts.passages
-    assert choices(grown.workspace) == ()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_new_documents_leave_the_vectors_whole(copied, new_document, force):
+    if force:
+        copied.build(force=True)
+    before = choices(copied.workspace)
+    new_document()
+    made, _ = copied.build()
+    assert choices(copied.workspace) == before
+    assert made["index"]["embedded"] == 1
+    settings = copied.settings()
+    encoder, vectors = copied.vectors()
+    used = load_encoder(with_tuned(copied.workspace, settings).models.encoder, device="cpu", threads=1)
+    assert encoder == used.fingerprint
+    library = copied.workspace.library()
+    assert vectors.keys() == {p.id for p in library.passages()}
+    library.close()
 
 
 def test_too_few_documents_end_in_a_report_that_says_so(built, tmp_path):

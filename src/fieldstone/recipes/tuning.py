@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fieldstone.recipes import Build
     from fieldstone.search import Index
     from fieldstone.search.confidence import Weights
+    from fieldstone.tune.generator import Row
+    from fieldstone.tune.retriever import Contrast, Ranking
 
 DEV_QUESTIONS = 160
 """Dev questions that decide about a generator, at most: each is answered by two systems."""
@@ -65,29 +67,9 @@ def tune_retriever(build: Build) -> dict[str, Any]:
         return kept
 
     from fieldstone.search.embed import embed_beside  # here: a build that is up to date loads no torch
-    from fieldstone.tune.retriever import Contrast
     from fieldstone.tune.retriever import tune_retriever as tune
-    from fieldstone.tune.teacher import rank
 
-    texts = build.texts()
-    if settings.retriever.loss == "distill":
-        index = build.open_index(likelihood=True)
-        cache = build.workspace.cache / "teacher" / f"{id_}.jsonl"
-        questions = [e.question for e in train]
-        data: Any = rank(
-            index, questions, settings.search, settings.retriever.candidates, cache, build.progress
-        )
-    else:
-        data = [
-            Contrast(
-                e.question,
-                texts[e.passage_id],
-                tuple(texts[n] for n in e.negatives[: settings.retriever.negatives]),
-                e.passage_id,
-            )
-            for e in train
-            if e.passage_id is not None
-        ]
+    data = retriever_data(build)
     models = settings.models
     folder = build.workspace.path / "models" / "retriever" / id_
     try:
@@ -110,11 +92,36 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     return _settle(build, verdict, id_, facts, candidate)
 
 
+def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
+    """The training questions as the loss of the settings wants them."""
+    from fieldstone.tune.retriever import Contrast
+    from fieldstone.tune.teacher import rank
+
+    settings, train = build.settings, _answerable(build.examples("train"))
+    how = settings.retriever
+    if how.loss == "distill":
+        questions = [e.question for e in train]
+        kept = build.workspace.cache / "teacher" / f"{fingerprint(how.candidates, *questions)}.jsonl"
+        index = build.open_index(likelihood=True)
+        return rank(index, questions, settings.search, how.candidates, kept, build.progress)
+    texts = build.texts()
+    return [
+        Contrast(
+            e.question,
+            texts[e.passage_id],
+            tuple(texts[n] for n in e.negatives[: how.negatives]),
+            e.passage_id,
+        )
+        for e in train
+        if e.passage_id in texts and texts.keys() >= set(e.negatives)
+    ]
+
+
 def tune_generator(build: Build) -> dict[str, Any]:
     """A candidate for the generator, judged on the dev questions by the score of its answers."""
     settings = build.settings
     train, dev = _told(build.examples("train")), _told(build.examples("dev"))
-    base, texts = settings.models.generator, build.texts()
+    base = settings.models.generator
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
     )
@@ -122,15 +129,11 @@ def tune_generator(build: Build) -> dict[str, Any]:
         return kept
 
     from fieldstone.tune.generator import tune_generator as tune
-    from fieldstone.tune.reading import lessons
 
-    rows = lessons(train, texts, build.reading, settings.generator, settings.answer.passages, settings.seed)
+    rows = generator_rows(build, train, settings.seed)
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
-    checked = lessons(
-        _sample(dev, CHECKED, settings.seed), texts, build.reading, settings.generator,
-        settings.answer.passages, settings.seed,
-    )  # fmt: skip
+    checked = generator_rows(build, _sample(dev, CHECKED, settings.seed), settings.seed)
     models = settings.models
     folder = build.workspace.path / "models" / "generator" / id_
     tuned = tune(
@@ -157,6 +160,20 @@ def tune_generator(build: Build) -> dict[str, Any]:
         build.workspace, build.in_use("retriever"), str(folder) if verdict.accepted else now, chosen["all"]
     )
     return _settle(build, verdict, id_, facts)
+
+
+def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list[Row]:
+    """These examples as prompts and replies, in the way of reading of the settings."""
+    from fieldstone.tune.reading import lessons
+
+    settings = build.settings
+    return lessons(examples, build.texts(), build.reading, settings.generator, settings.answer.passages, seed)
+
+
+def fit_on_dev(build: Build, system: System) -> Weights:
+    """How far to trust this system, as found on the dev questions."""
+    asked = _sample(_told(build.examples("dev")), DEV_QUESTIONS, build.settings.seed)
+    return _read_and_fit(system, asked, build)[1]["all"]
 
 
 def report(build: Build) -> dict[str, Any]:
@@ -270,10 +287,13 @@ def _kept_verdict(build: Build, part: Part, id_: str) -> dict[str, Any] | None:
 
 
 def _carry_out(build: Build, verdict: gate.Verdict, id_: str, encoder: Encoder | None) -> None:
+    from fieldstone.search.embed import embed_beside
+
     part, current = verdict.part, newest(build.workspace, verdict.part)
     if encoder is not None:
         base = build.load_encoder(build.settings.models.encoder)
         chosen = encoder if verdict.accepted else build.load_encoder(build.in_use(part))
+        embed_beside(build.library, chosen, build.progress)  # documents may have come since a kill
         build.library.use_encoder(chosen.fingerprint, keep=(base.fingerprint,))
     name = f"models/{part}/{id_}"
     if verdict.accepted and (current is None or current.name != name):
