@@ -75,10 +75,10 @@ def main() -> None:
                 continue
             rows = generator_rows(build, build.examples("train"), seed)
             into, base_name = keep / f"generator-{seed}", settings.models.generator
-            how, threads = settings.generator, arguments.threads
             made = tune_generator(
-                base_name, rows, into, how, dev_score=lambda _: 0.0, seed=seed, threads=threads
-            )
+                base_name, rows, into, settings.generator, seed=seed,
+                dev_score=lambda _: 0.0, threads=arguments.threads,
+            )  # fmt: skip
             print(f"seed {seed}: generator, {made.steps} steps, {made.seconds:.0f} s", flush=True)
             if answered is None:
                 plain = System(build.open_index(base, generator=build.generator), build.generator, settings)

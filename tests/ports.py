@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fieldstone.evaluate.questions import Question
 from fieldstone.library import Library
 from fieldstone.models import Completion, Prompt, Score, load_encoder
 from fieldstone.models.fake import FakeGenerator
@@ -55,6 +56,21 @@ def handbooks(count: int = 8) -> dict[str, str]:
         )
         for i, port in enumerate(PORTS[:count])
     }  # fmt: skip
+
+
+def own_questions(word: str) -> list[Question]:
+    """Three questions about each port, the last of them without an answer."""
+    asked = []
+    for i, port in enumerate(PORTS):
+        file = f"{port.lower()}.md"
+        cost = f"A day at the quay of {port} costs {105 + 31 * i} crowns for a fishing boat."
+        told = f"The fire watch of {port} answers on channel {3 + i} during the night."
+        asked += [
+            Question(f"{word}{i}a", f"{word} does a day cost at {port}?", (f"{105 + 31 * i}",), file, cost),
+            Question(f"{word}{i}b", f"{word} channel has the watch of {port}?", (f"{3 + i}",), file, told),
+            Question(f"{word}{i}c", f"{word} is the airport of {port}?", (), ""),
+        ]
+    return asked
 
 
 def library_of(path: Path, texts: Mapping[str, str], *, tokens: int = 50) -> Library:

@@ -11,11 +11,12 @@ import pytest
 from fieldstone.examples import SPLITS, read_examples
 from fieldstone.models import load_encoder
 from fieldstone.quotes import find_words
+from fieldstone.recipes import choose_settings
 from fieldstone.records import Example, with_context
 from fieldstone.search import search
 from fieldstone.search.embed import embed_library
 from fieldstone.search.words import index_words
-from fieldstone.settings import resolve_settings
+from fieldstone.settings import read_settings_file, resolve_settings, write_settings_file
 from fieldstone.synthesize import CHAT_ANSWER_WORDS, synthesize
 from fieldstone.synthesize.ask import Asked
 from fieldstone.synthesize.divide import sections
@@ -300,6 +301,14 @@ def test_what_decides_the_wording_asks_anew_and_what_only_judges_does_not(tmp_pa
         assert not write(tmp_path, flag)[2].read
     for flag in ("seed=1", "synthesize.openings=1", "synthesize.sentences=1", "synthesize.lift=0.1"):
         assert write(tmp_path, flag)[2].read
+
+
+def test_settings_that_went_through_their_file_are_the_same(tmp_path):
+    for size in ("tiny", "small", "base"):
+        first = choose_settings("fieldstone", {}, {}, size=size)
+        write_settings_file(tmp_path / "fieldstone.toml", first)
+        again = choose_settings(None, read_settings_file(tmp_path / "fieldstone.toml"), {})
+        assert str(again) == str(first)  # their words are what fingerprints are made of
 
 
 def test_own_questions_join_the_split_of_their_passage(tmp_path):

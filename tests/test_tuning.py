@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import tiny_models
 from fieldstone.answer import answer, open_system
 from fieldstone.cli.app import app
-from fieldstone.evaluate.questions import Question
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices, with_tuned
 from fieldstone.models import load_encoder
@@ -22,28 +21,14 @@ from fieldstone.progress import silent
 from fieldstone.recipes import load_recipe, run, run_steps
 from fieldstone.records import with_context
 from fieldstone.settings import resolve_settings
+from fieldstone.tune.reading import lessons
 from fieldstone.workspace import Workspace, create_workspace
-from ports import PORTS, handbooks
+from ports import handbooks, own_questions
 from small_library import write_folder
 
 TRAINING = ("tune generator", "tune retriever", "tune", "synthesize")
 STEPS = load_recipe("fieldstone").steps
 TUNING = STEPS[STEPS.index("synthesize") :]
-
-
-def own_questions(word: str) -> list[Question]:
-    """Two questions about each port, one of them without an answer."""
-    asked = []
-    for i, port in enumerate(PORTS):
-        file = f"{port.lower()}.md"
-        cost = f"A day at the quay of {port} costs {105 + 31 * i} crowns for a fishing boat."
-        told = f"The fire watch of {port} answers on channel {3 + i} during the night."
-        asked += [
-            Question(f"{word}{i}a", f"{word} does a day cost at {port}?", (f"{105 + 31 * i}",), file, cost),
-            Question(f"{word}{i}b", f"{word} channel has the watch of {port}?", (f"{3 + i}",), file, told),
-            Question(f"{word}{i}c", f"{word} is the airport of {port}?", (), ""),
-        ]
-    return asked
 
 
 NEW = {"new.md": "# Newport\n\nLit by Ada Voss.\n"}  # too short to be asked about
@@ -59,7 +44,9 @@ class Place:
     flags: tuple[str, ...]
 
     def settings(self, *flags):
-        return resolve_settings(load_recipe("fieldstone").settings, environment={}, flags=[*self.flags, *flags])
+        return resolve_settings(
+            load_recipe("fieldstone").settings, environment={}, flags=[*self.flags, *flags]
+        )
 
     def build(self, *flags, progress=silent, **more):
         """What the steps said of themselves, and what progress they told."""
@@ -110,9 +97,10 @@ def built(tmp_path_factory):
     bert = tiny_models.bert(home / "bert")
     flags = (
         f"models.encoder={bert}", f"models.generator={llama}", "models.device=cpu", "models.threads=1",
-        "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3", "synthesize.found_within=100",
-        "retriever.epochs=1", "retriever.learning_rate=1e-9", "generator.epochs=1", "generator.rank=2",
-        "generator.checks=1", "generator.learning_rate=1e-9", "answer.max_tokens=6", "answer.reading=one-by-one",
+        "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3",
+        "synthesize.found_within=100", "retriever.epochs=1", "retriever.learning_rate=1e-9",
+        "generator.epochs=1", "generator.rank=2", "generator.checks=1", "generator.learning_rate=1e-9",
+        "answer.max_tokens=6", "answer.reading=one-by-one",
     )  # fmt: skip
     place = Place(write_folder(home / "folder", handbooks()), create_workspace(home / "ws"), flags)
     return place, *place.build()
@@ -188,7 +176,14 @@ def test_only_training_examples_are_trained_on(built):
     held_out = {e.passage_id or e.id for split in ("dev", "test") for e in place.examples(split)}
     assert not held_out & {e.passage_id or e.id for e in train}
     assert made["tune-retriever"]["questions"] == sum(e.passage_id is not None for e in train)
-    assert 0 < made["tune-generator"]["rows"]
+    told = [e for e in train if e.answer or e.kind == "unanswerable"]
+    library = place.workspace.library()
+    passages = library.passages()
+    titles = library.sources({p.document_id for p in passages})
+    library.close()
+    texts = {p.id: with_context(p.text, titles[p.document_id][1], p.headings) for p in passages}
+    rows = lessons(told, texts, "one-by-one", place.settings().generator, 4)
+    assert made["tune-generator"]["rows"] == len(rows) > 0
 
 
 def test_a_second_run_does_nothing_anew(copied, built):

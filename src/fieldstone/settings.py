@@ -21,7 +21,8 @@ ENV_PREFIX = "FIELDSTONE_"
 
 
 class _Branch(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # defaults are validated too: 8 for a float would become 8.0 in the file, and fingerprints would differ
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class ReadSettings(_Branch):

@@ -98,7 +98,7 @@ def build(
     if "synthesize" in built.made:
         show()
         show(in_numbers(built.made["synthesize"]))
-        show_tuning(built.made)
+    show_tuning(built.made)
     show()
     show(f'Ask it something:  fieldstone ask {quote(str(into))} "…"')
 

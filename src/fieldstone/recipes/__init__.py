@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import SettingsError
-from fieldstone.examples import read_examples
+from fieldstone.examples import read_examples, write_lines
 from fieldstone.in_use import SETTING_OF, Part, model_in_use, newest, trust_in_use
 from fieldstone.library import Library
 from fieldstone.models import Encoder, Generator, load_encoder, load_generator
@@ -322,7 +322,14 @@ def _run(
         library = workspace.library()
         try:
             build = Build(
-                workspace, paths, settings, library, progress, teach=teach, questions=questions, force=force
+                workspace,
+                paths,
+                settings,
+                library,
+                progress,
+                teach=_kept(workspace, "yours", teach),
+                questions=_kept(workspace, "measured", questions),
+                force=force,
             )
             for step in steps:
                 began = time.perf_counter()
@@ -334,6 +341,16 @@ def _run(
         finally:
             library.close()
     return Built(build.added, build.made)
+
+
+def _kept(workspace: Workspace, name: str, given: Sequence[Question]) -> Sequence[Question]:
+    """The questions given, kept for the builds to come; those kept before where none are given."""
+    from fieldstone.evaluate.questions import read_questions
+
+    path = workspace.path / "examples" / f"{name}.jsonl"
+    if given:
+        write_lines(path, (asdict(question) for question in given))
+    return given or (read_questions(path) if path.exists() else ())
 
 
 def _read(build: Build) -> dict[str, Any]:

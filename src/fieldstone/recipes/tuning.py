@@ -127,6 +127,8 @@ def tune_generator(build: Build) -> dict[str, Any]:
     )
     if kept := _kept_verdict(build, "generator", id_):
         return kept
+    if base.startswith(("http://", "https://")):
+        return {"skipped": f"{base} is a model server, whose weights cannot be tuned from here"}
 
     from fieldstone.tune.generator import tune_generator as tune
 
@@ -134,6 +136,7 @@ def tune_generator(build: Build) -> dict[str, Any]:
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
     checked = generator_rows(build, _sample(dev, CHECKED, settings.seed), settings.seed)
+    build.__dict__.pop("generator", None)  # one copy of the weights less while tuning
     models = settings.models
     folder = build.workspace.path / "models" / "generator" / id_
     tuned = tune(

@@ -28,7 +28,8 @@ def sections(passages: Iterable[Passage]) -> dict[str, str]:
 def divide(passages: Iterable[Passage], settings: SynthesizeSettings, seed: int = 0) -> Mapping[str, str]:
     """Passage id -> train, dev or test: by document, or by section where there are few documents.
 
-    By fingerprint, so that what is added later moves nothing from one side to the other.
+    By fingerprint, so that what is added later moves nothing from one side to the other, but for the one time
+    that the documents become `ENOUGH_DOCUMENTS`.
     """
     passages = list(passages)
     many = len({passage.document_id for passage in passages}) >= ENOUGH_DOCUMENTS

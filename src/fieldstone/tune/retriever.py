@@ -154,7 +154,7 @@ def _encoder_folder(base: str) -> Path:
         )
     if scheme in ("dual", "fake"):
         raise ModelError(
-            f"{base!r} cannot be tuned; name embedded:minilm, a folder or a hub id, or say --recipe guide to "
+            f"{base!r} cannot be tuned; tune embedded:minilm, a folder or a hub id, or say --recipe guide to "
             "tune nothing"
         )
     folder = minilm_folder() if base == "embedded:minilm" else resolve(base)
