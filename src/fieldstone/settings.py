@@ -103,8 +103,8 @@ class SynthesizeSettings(_Branch):
     altered: float = Field(
         0.3, ge=0, le=1, description="share of questions also asked with a name or number exchanged"
     )
-    dev: float = Field(0.15, gt=0, lt=0.5)
-    test: float = Field(0.15, gt=0, lt=0.5)
+    dev: float = Field(0.25, gt=0, lt=0.5, description="share of passages whose questions decide")
+    test: float = Field(0.1, gt=0, lt=0.5, description="share of passages whose questions are for the report")
 
 
 class RetrieverTuning(_Branch):

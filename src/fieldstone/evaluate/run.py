@@ -89,7 +89,13 @@ def measure(
 ) -> QuestionSet:
     """Ask every question of every system; those not in `answering` only search (None: all answer)."""
     rows: list[dict[str, Any]] = []
+    asked: list[tuple[str, System]] = []
     for name, system in systems.items():
+        same = next((other for other, its in asked if its is system), None)
+        asked.append((name, system))
+        if same is not None:  # the same system under another name answers the same
+            rows += [{**row, "system": name} for row in rows if row["system"] == same]
+            continue
         answers = answering is None or name in answering
         for start in range(0, len(judged), BATCH):
             progress(name, start, len(judged), "questions")

@@ -33,6 +33,9 @@ DEV_QUESTIONS = 160
 CHECKED = 32
 """Dev examples that choose between the checkpoints of a generator."""
 
+FEW = 10
+"""Right passages, and wrong ones, that it takes at least to fit how far to trust an answer."""
+
 BATCH = 16
 """Questions answered at once."""
 
@@ -60,7 +63,10 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     """A candidate for the retriever, judged on the dev questions by the rank of their passage."""
     settings, train = build.settings, _answerable(build.examples("train"))
     base = settings.models.encoder
-    id_ = fingerprint("retriever", base, settings.retriever, settings.seed, *(e.id for e in train))
+    id_ = fingerprint(
+        "retriever", base, settings.retriever, settings.search, settings.models.generator, settings.seed,
+        *(e.id for e in train),
+    )  # fmt: skip
     if len(train) < 2:
         return {"skipped": f"{len(train)} training questions are too few"}
     if kept := _kept_verdict(build, "retriever", id_):
@@ -123,8 +129,9 @@ def tune_generator(build: Build) -> dict[str, Any]:
     train, dev = _told(build.examples("train")), _told(build.examples("dev"))
     base = settings.models.generator
     id_ = fingerprint(
-        "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
-    )
+        "generator", base, settings.generator, settings.answer, settings.search, settings.seed,
+        Path(build.in_use("retriever")).name, *(e.id for e in train),
+    )  # fmt: skip
     if kept := _kept_verdict(build, "generator", id_):
         return kept
     if base.startswith(("http://", "https://")):
@@ -150,18 +157,16 @@ def tune_generator(build: Build) -> dict[str, Any]:
     system = build.system(candidate)
     read, weights = _read_and_fit(system, asked, build)
     new_values = _answer_scores(system, read, weights, asked)
-    old = build.system(build.load_generator(now))
-    old_read, old_weights = _read_and_fit(old, asked, build)
-    old_values = _answer_scores(old, old_read, old_weights, asked)
+    old = build.system(build.load_generator(now), trusted=True)
+    old_read = _read(old, asked, build)
+    old_values = _answer_scores(old, old_read, dict.fromkeys(weights, old.weights), asked)
     verdict = _judge(build, "generator", id_, now, "answer score", new_values, old_values, asked)
     facts = {
         "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
         "dev scores": [list(pair) for pair in tuned.scores],
     }  # fmt: skip
-    chosen = weights if verdict.accepted else old_weights
-    keep_trust(
-        build.workspace, build.in_use("retriever"), str(folder) if verdict.accepted else now, chosen["all"]
-    )
+    if verdict.accepted:
+        keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
     return _settle(build, verdict, id_, facts)
 
 
@@ -204,7 +209,9 @@ def report(build: Build) -> dict[str, Any]:
         build.generator,
         settings,
     )
-    systems = {"before": before, "after": build.system(build.load_generator(models[1]), trusted=True)}
+    tuned = models != [base, settings.models.generator]
+    after = build.system(build.load_generator(models[1]), trusted=True) if tuned else before
+    systems = {"before": before, "after": after}
     sets: dict[str, QuestionSet] = {}
     notes: list[str] = []
     if build.questions:
@@ -340,6 +347,18 @@ def _read_and_fit(
     The weights are fitted on all of them, and on either half, so that no question is judged by weights that
     were fitted on it.
     """
+    found = _read(system, dev, build)
+    halves = {"even": [i for i, e in enumerate(dev) if _half(e) == "even"], "all": list(range(len(dev)))}
+    halves["odd"] = [i for i in halves["all"] if i not in set(halves["even"])]
+    most = build.settings.answer.over_refusal
+    return found, {
+        name: _fit(system, [found[i] for i in its], [dev[i] for i in its], most)
+        for name, its in halves.items()
+    }
+
+
+def _read(system: System, dev: Sequence[Example], build: Build) -> list[Read]:
+    """What the system reads for the dev questions, before it is decided whether to trust it."""
     from fieldstone.answer import read
 
     found: list[Read] = []
@@ -348,13 +367,7 @@ def _read_and_fit(
         system.generator.forget()
         found += read(system, [e.question for e in dev[start : start + BATCH]])
     build.progress("judge generator", len(dev), len(dev), "questions")
-    halves = {"even": [i for i, e in enumerate(dev) if _half(e) == "even"], "all": list(range(len(dev)))}
-    halves["odd"] = [i for i in halves["all"] if i not in set(halves["even"])]
-    most = build.settings.answer.over_refusal
-    return found, {
-        name: _fit(system, [found[i] for i in its], [dev[i] for i in its], most)
-        for name, its in halves.items()
-    }
+    return found
 
 
 def _fit(system: System, found: Sequence[Read], dev: Sequence[Example], most: float) -> Weights:
@@ -368,7 +381,7 @@ def _fit(system: System, found: Sequence[Read], dev: Sequence[Example], most: fl
         if (t := trust(system, r))
     ]
     right = [e.passage_id == cited for _, e, cited in known]
-    if not 5 <= sum(right) <= len(right) - 5:  # too few of either kind to learn from
+    if not FEW <= sum(right) <= len(right) - FEW:  # too few of either kind to learn from
         return Weights()
     weights = fit_weights([t[0] for t, _, _ in known], right)
     beliefs = sorted(confidence(t[0], weights) * t[1] for (t, e, _) in known if e.passage_id is not None)

@@ -1,7 +1,7 @@
-"""Questions out of passages, each with the answer that the same model reads out of the whole passage.
+"""Questions out of passages, each with the answer that the same model reads out of what it asked about.
 
 Two ways. `completion`, for small models: a sentence is shown and the question's first words are given
-("How many", where the sentence holds a number), the model goes on, and afterwards answers from the passage.
+("How many", where the sentence holds a number), the model goes on, and then answers from the sentence.
 `chat`, for models that follow instructions: one question and answer a passage (ALoFTRAG's step 2).
 """
 
@@ -132,9 +132,9 @@ def _ask_by_completion(
     kept = [i for i, lift in enumerate(lifts) if lift >= settings.lift]  # only they are worth an answer
     replies = generator.generate(
         [
-            one_by_one_prompt(with_context(passage.text, title, passage.headings), questions[i])
+            one_by_one_prompt(with_context(sentence, title, passage.headings), questions[i])
             for i in kept
-            for passage, title, *_ in [tries[i]]
+            for passage, title, _, sentence, _ in [tries[i]]
         ],
         max_tokens=ANSWER_TOKENS,
         stop=("\n",),
