@@ -98,7 +98,7 @@ def test_openings_are_different_and_follow_from_the_seed(sentence, most, seed):
 # -- asking
 
 
-def test_completion_asks_about_sentences_worth_it_and_answers_from_the_passage():
+def test_completion_asks_about_sentences_worth_it_and_answers_from_them():
     long = "The crane at the quay of Kelmouth lifts forty tonnes on any working day."
     passage = Passage("p", "d", f"Too short. {long} {'much ' * 70}too long.", 0, 0, ("Berths",))
     clerk = Clerk()
@@ -110,7 +110,7 @@ def test_completion_asks_about_sentences_worth_it_and_answers_from_the_passage()
     assert all(a.lift > 0.7 and a.finished and a.question.endswith("?") for a in made)
     assert len({a.question.split(" The ")[0] for a in made}) == 3
     answering = [p for p in clerk.read if p.text.endswith("Answer:")]
-    shown = "Kelmouth > Berths\n" + passage.text
+    shown = f"Kelmouth > Berths\n{long}"
     assert answering == [prompts.one_by_one_prompt(shown, a.question) for a in made]
 
 

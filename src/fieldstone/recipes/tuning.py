@@ -14,7 +14,7 @@ from fieldstone import gate
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.compare import Value
 from fieldstone.examples import SPLITS
-from fieldstone.in_use import Choice, Part, keep_trust, newest, take_into_use
+from fieldstone.in_use import Choice, Part, keep_trust, newest, roll_back, take_into_use
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     )  # fmt: skip
     if len(train) < 2:
         return {"skipped": f"{len(train)} training questions are too few"}
-    if kept := _kept_verdict(build, "retriever", id_):
+    dev = _answerable(build.examples("dev"))
+    judged = fingerprint(settings.search, *(e.id for e in dev))
+    if kept := _kept_verdict(build, "retriever", id_, judged):
         return kept
 
     from fieldstone.search.embed import embed_beside  # here: a build that is up to date loads no torch
@@ -88,14 +90,13 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     candidate = build.load_encoder(str(folder))
     embed_beside(build.library, candidate, build.progress)
 
-    dev = _answerable(build.examples("dev"))
     now = build.in_use("retriever", but=id_)
     new_values = _ranks(build.open_index(encoder=candidate), dev, build)
     old_values = _ranks(build.open_index(encoder=build.load_encoder(now)), dev, build)
     measure = f"MRR@10 ({settings.search.mode} search)"
     verdict = _judge(build, "retriever", id_, now, measure, new_values, old_values, dev)
     facts = {"questions": len(data), "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1)}
-    return _settle(build, verdict, id_, facts, candidate)
+    return _settle(build, verdict, id_, {"judged": judged, **facts}, candidate)
 
 
 def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
@@ -129,10 +130,10 @@ def tune_generator(build: Build) -> dict[str, Any]:
     train, dev = _told(build.examples("train")), _told(build.examples("dev"))
     base = settings.models.generator
     id_ = fingerprint(
-        "generator", base, settings.generator, settings.answer, settings.search, settings.seed,
-        Path(build.in_use("retriever")).name, *(e.id for e in train),
-    )  # fmt: skip
-    if kept := _kept_verdict(build, "generator", id_):
+        "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
+    )
+    judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
+    if kept := _kept_verdict(build, "generator", id_, judged):
         return kept
     if base.startswith(("http://", "https://")):
         return {"skipped": f"{base} is a model server, whose weights cannot be tuned from here"}
@@ -167,7 +168,7 @@ def tune_generator(build: Build) -> dict[str, Any]:
     }  # fmt: skip
     if verdict.accepted:
         keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
-    return _settle(build, verdict, id_, facts)
+    return _settle(build, verdict, id_, {"judged": judged, **facts})
 
 
 def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list[Row]:
@@ -279,12 +280,17 @@ def _settle(
     return said
 
 
-def _kept_verdict(build: Build, part: Part, id_: str) -> dict[str, Any] | None:
-    """What an earlier run found of the same candidate, carried out if it was killed before that."""
+def _kept_verdict(build: Build, part: Part, id_: str, judged: str) -> dict[str, Any] | None:
+    """What an earlier run found of the same candidate, carried out if it was killed before that.
+
+    None where it was `judged` by other questions, with another search or beside another retriever.
+    """
     path = build.workspace.path / "models" / part / id_ / "verdict.json"
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    if kept.get("judged") != judged:
         return None
     verdict = gate.from_json(kept["verdict"])
     if build.force and not verdict.accepted:
@@ -299,13 +305,15 @@ def _kept_verdict(build: Build, part: Part, id_: str) -> dict[str, Any] | None:
 def _carry_out(build: Build, verdict: gate.Verdict, id_: str, encoder: Encoder | None) -> None:
     from fieldstone.search.embed import embed_beside
 
-    part, current = verdict.part, newest(build.workspace, verdict.part)
+    part, name = verdict.part, f"models/{verdict.part}/{id_}"
+    current = newest(build.workspace, part)
+    if current is not None and current.name == name and not verdict.accepted:
+        roll_back(build.workspace, part)  # it won once, and does not against other questions
     if encoder is not None:
         base = build.load_encoder(build.settings.models.encoder)
         chosen = encoder if verdict.accepted else build.load_encoder(build.in_use(part))
         embed_beside(build.library, chosen, build.progress)  # documents may have come since a kill
         build.library.use_encoder(chosen.fingerprint, keep=(base.fingerprint,))
-    name = f"models/{part}/{id_}"
     if verdict.accepted and (current is None or current.name != name):
         models = build.settings.models
         base_name = models.encoder if part == "retriever" else models.generator
