@@ -18,7 +18,7 @@ from fieldstone.evaluate.compare import paired_difference
 from fieldstone.evaluate.questions import read_questions
 from fieldstone.evaluate.report import QuestionSet
 from fieldstone.evaluate.run import Judged, judge, measure
-from fieldstone.progress import silent
+from fieldstone.models import Encoder
 from fieldstone.recipes import Build, choose_settings
 from fieldstone.recipes.tuning import fit_on_dev, generator_rows, retriever_data
 from fieldstone.search.embed import embed_beside
@@ -50,7 +50,7 @@ def main() -> None:
     base = build.load_encoder(settings.models.encoder)
     embed_beside(build.library, base)
     before = _searched(build, base, asked)
-    _print("untuned", before, before)
+    _print("untuned", before, before, asked)
     sample = _drawn(asked, arguments.sample)
     if arguments.unanswerable:
         sample += _drawn(judge(build.library, read_questions(arguments.unanswerable))[0], arguments.sample)
@@ -70,7 +70,7 @@ def main() -> None:
             encoder = build.load_encoder(str(tuned.folder))
             embed_beside(build.library, encoder)
             print(f"\nseed {seed}: retriever, {tuned.steps} steps, {tuned.seconds:.0f} s")
-            _print(f"tuned {seed}", before, _searched(build, encoder, asked))
+            _print(f"tuned {seed}", before, _searched(build, encoder, asked), asked)
             if not arguments.sample:
                 continue
             rows = generator_rows(build, build.examples("train"), seed)
@@ -92,21 +92,21 @@ def main() -> None:
             _differ(answered, name, measure({name: trusted}, sample), sample, ANSWERS)
 
 
-def _searched(build: Build, encoder: object, asked: list[Judged]) -> dict[str, QuestionSet]:
-    index = build.open_index(encoder)  # type: ignore[arg-type]
+def _searched(build: Build, encoder: Encoder, asked: list[Judged]) -> dict[str, QuestionSet]:
+    index = build.open_index(encoder)
     found = {}
     for mode in ("dense", "fused"):
         how = build.settings.search.model_copy(update={"mode": mode, "rerank": "none"})
-        settings = build.settings.model_copy(update={"search": how})
-        system = System(index, build.generator, settings)
-        found[mode] = (measure({mode: system}, asked, (), silent), asked)
-    return found  # type: ignore[return-value]
+        system = System(index, build.generator, build.settings.model_copy(update={"search": how}))
+        found[mode] = measure({mode: system}, asked, ())
+    return found
 
 
-def _print(name: str, before: dict[str, object], after: dict[str, object]) -> None:
-    for mode in before:
-        (old, asked), (new, _) = before[mode], after[mode]  # type: ignore[misc]
-        _differ(old, mode, new, asked, SEARCH, name)
+def _print(
+    name: str, before: dict[str, QuestionSet], after: dict[str, QuestionSet], asked: list[Judged]
+) -> None:
+    for mode, old in before.items():
+        _differ(old, mode, after[mode], asked, SEARCH, name)
 
 
 def _differ(

@@ -322,6 +322,12 @@ class Library:
         for row, id_, title, headings, text in rows:
             yield row, id_, with_context(text, title, json.loads(headings))
 
+    def passage_texts(self, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Passage id -> text with title and headings, of these passages or of all."""
+        passages = self.passages(ids)
+        sources = self.sources({p.document_id for p in passages})
+        return {p.id: with_context(p.text, sources[p.document_id][1], p.headings) for p in passages}
+
     def sources(self, documents: Collection[str]) -> dict[str, tuple[str, str]]:
         """Document id -> (source, title)."""
         rows = self._select_in("SELECT id, source, title FROM documents WHERE id IN", list(documents))

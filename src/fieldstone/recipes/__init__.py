@@ -19,7 +19,7 @@ from fieldstone.library import Library
 from fieldstone.models import Encoder, Generator, load_encoder, load_generator
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
-from fieldstone.records import Example, fingerprint, with_context
+from fieldstone.records import Example, fingerprint
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
 from fieldstone.split import VERSION
 from fieldstone.workspace import Workspace
@@ -195,12 +195,6 @@ class Build:
     def examples(self, split: str) -> list[Example]:
         """The examples of a split."""
         return read_examples(self.workspace.path / "examples" / f"{split}.jsonl")
-
-    def texts(self) -> dict[str, str]:
-        """Passage id -> text with title and headings."""
-        passages = self.library.passages()
-        titles = self.library.sources({p.document_id for p in passages})
-        return {p.id: with_context(p.text, titles[p.document_id][1], p.headings) for p in passages}
 
     def done(self, step: str, inputs: str) -> dict[str, Any] | None:
         """What the journal says of the last run of a step, if it had the same inputs."""

@@ -111,7 +111,7 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
         kept = build.workspace.cache / "teacher" / f"{fingerprint(how.candidates, *questions)}.jsonl"
         index = build.open_index(likelihood=True)
         return rank(index, questions, settings.search, how.candidates, kept, build.progress)
-    texts = build.texts()
+    texts = build.library.passage_texts()
     return [
         Contrast(
             e.question,
@@ -176,7 +176,14 @@ def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list
     from fieldstone.tune.reading import lessons
 
     settings = build.settings
-    return lessons(examples, build.texts(), build.reading, settings.generator, settings.answer.passages, seed)
+    return lessons(
+        examples,
+        build.library.passage_texts(),
+        build.reading,
+        settings.generator,
+        settings.answer.passages,
+        seed,
+    )
 
 
 def fit_on_dev(build: Build, system: System) -> Weights:

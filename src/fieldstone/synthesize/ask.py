@@ -41,8 +41,8 @@ FITTING = {
     "name": ("Who", "Which", "Where"),
 }
 ANYWAY = ("What kind of", "What type of", "What was", "What did", "What does", "Which", "How")
-"""First words of questions. On 4,588 tries over SQuAD's dev articles, of those with a fitting opening 18 to
-36 of a hundred were kept where it is a date or a number, 4 to 8 where a name; of the others 4 to 10."""
+"""First words of questions. Of 4,588 tries over eight of SQuAD's dev articles there were kept, in a hundred:
+"In what year" 36, "When" 23, "How many" 19, with every other opening 4 to 10."""
 
 
 @dataclass(frozen=True, slots=True)

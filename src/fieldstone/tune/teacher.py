@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fieldstone.examples import whole_lines
 from fieldstone.progress import Progress, silent
-from fieldstone.records import fingerprint, with_context
+from fieldstone.records import fingerprint
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings
 from fieldstone.tune.retriever import Ranking
@@ -54,15 +54,9 @@ def rank(
                 file.flush()
             found += known[key]
             progress("teach", min(start + BATCH, len(questions)), len(questions), "questions")
-    texts = _texts(index, {id_ for ranking in found for id_, _ in ranking})
+    texts = index.library.passage_texts(sorted({id_ for ranking in found for id_, _ in ranking}))
     return [
         Ranking(question, tuple(texts[id_] for id_, _ in ranking), tuple(score for _, score in ranking))
         for question, ranking in zip(questions, found, strict=True)
         if len(ranking) > 1 and all(id_ in texts for id_, _ in ranking)
     ]
-
-
-def _texts(index: Index, ids: set[str]) -> dict[str, str]:
-    passages = index.library.passages(sorted(ids))
-    titles = index.library.sources({p.document_id for p in passages})
-    return {p.id: with_context(p.text, titles[p.document_id][1], p.headings) for p in passages}
