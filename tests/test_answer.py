@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldstone.answer import System, answer, open_system, reading_of, stream_answer
+from fieldstone.answer import System, answer, open_system, stream_answer, way_of_reading
 from fieldstone.models import Completion, Prompt
 from fieldstone.prompts import NO_ANSWER
 from fieldstone.recipes import load_recipe, run
@@ -205,12 +205,12 @@ def test_read_together_cites_the_passage_that_the_reply_names(system):
 
 
 def test_how_it_reads_follows_the_generator_unless_told(system):
-    assert reading_of(system) == "one-by-one"
+    assert way_of_reading(system.generator, system.settings.answer) == "one-by-one"
     large = Scripted({})
     large.context_tokens = 32_768
-    assert reading_of(replace(system, generator=large)) == "together"
+    assert way_of_reading(large, system.settings.answer) == "together"
     told = with_settings(system, "answer.reading=one-by-one")
-    assert reading_of(replace(told, generator=large)) == "one-by-one"
+    assert way_of_reading(large, told.settings.answer) == "one-by-one"
 
 
 def test_a_stream_ends_with_the_whole_answer(system):

@@ -182,7 +182,7 @@ def test_few_documents_are_named():
     documents = ["a"] * 20 + ["b"] * 20
     strict = judge("generator", "tuned", "base", "f1", HIGH, LOW, documents)
     assert not strict.accepted
-    assert "two equals would differ as much in 25 % of cases" in strict.reason
+    assert "two equals would differ as much in 25.0 % of cases" in strict.reason
     verdict = judge("generator", "tuned", "base", "f1", HIGH, LOW, documents, finer=list(range(40)))
     assert verdict.accepted
     assert verdict.reason.endswith("about only 2 documents, so this says nothing about others")

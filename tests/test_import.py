@@ -14,7 +14,7 @@ import fieldstone
 
 SOURCE = Path(fieldstone.__file__).parent
 
-FOUNDATION = {"records", "errors", "settings", "progress", "quotes"}
+FOUNDATION = {"atomic", "records", "errors", "settings", "progress", "quotes"}
 GROUND = FOUNDATION | {"models", "library", "search", "workspace", "prompts", "examples", "in_use"}
 STEPS = {"read", "split", "synthesize", "tune", "evaluate", "gate", "answer"}
 ABOVE = {"recipes", "serve", "federate", "doctor"}

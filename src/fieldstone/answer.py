@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Completion, Generator, load_generator
+from fieldstone.models import Completion, Generator, load_generator, reads_long
 from fieldstone.prompts import (
     NO_ANSWER,
     one_by_one_prompt,
@@ -24,12 +24,12 @@ from fieldstone.prompts import (
     together_prompt,
 )
 from fieldstone.quotes import find_words, sentences
-from fieldstone.records import Answer, Citation, Hit, Passage, with_context
+from fieldstone.records import Answer, Citation, Hit, Passage
 from fieldstone.search import Filter, Index, search
 from fieldstone.search.confidence import USUAL, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
-from fieldstone.settings import Settings
+from fieldstone.settings import AnswerSettings, Settings
 from fieldstone.workspace import Workspace
 
 SEARCH_DEPTH = 10
@@ -111,7 +111,8 @@ def read(
     if without is not None:
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
-    how = _read_together if reading_of(system) == "together" else _read_one_by_one
+    reading = way_of_reading(system.generator, system.settings.answer)
+    how = _read_together if reading == "together" else _read_one_by_one
     readings = how(system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
@@ -140,7 +141,7 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
     if not read.readings:
         return None
     best = read.readings[0]
-    text = _texts(system.index.library, [[best.hit]])[best.hit.passage.id]
+    text = system.index.library.passage_texts([best.hit.passage])[best.hit.passage.id]
     known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.certainty)
     return known, _grounding(best.text, text)
 
@@ -151,7 +152,7 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
     Read together, the text starts to come once the reply has cited a passage that can be trusted. Read one
     by one, an answer is known only once the passages have been weighed: it comes as one piece.
     """
-    if reading_of(system) != "together":
+    if way_of_reading(system.generator, system.settings.answer) != "together":
         whole = answer(system, [question], filter)[0]
         yield whole.text
         yield whole
@@ -160,7 +161,7 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
     hits = _find(system, [question], filter)[0]
     searched = time.perf_counter()
     shown = hits[: system.settings.answer.passages]
-    texts = _texts(system.index.library, [shown])
+    texts = system.index.library.passage_texts(hit.passage for hit in shown)
     prompt = together_prompt([texts[hit.passage.id] for hit in shown], question)
     reply, sent = "", 0
     pieces = system.generator.stream(prompt, max_tokens=system.settings.answer.max_tokens) if shown else ()
@@ -178,12 +179,11 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
     yield conclude(system, Read(question, tuple(hits), tuple(_readings(reply, 1.0, shown)), timings))
 
 
-def reading_of(system: System) -> str:
-    """The way of reading: as set, or one by one where the generator is small (a context below 16,384)."""
-    reading = system.settings.answer.reading
-    if reading != "auto":
-        return reading
-    return "together" if system.generator.context_tokens >= 16_384 else "one-by-one"
+def way_of_reading(generator: Generator, settings: AnswerSettings) -> str:
+    """As set, or together where the generator reads long prompts, else one by one."""
+    if settings.reading != "auto":
+        return settings.reading
+    return "together" if reads_long(generator) else "one-by-one"
 
 
 def _read_one_by_one(
@@ -196,7 +196,7 @@ def _read_one_by_one(
     passage it was read from, 0 in the others; times the share of its words that stand in that passage,
     for a small model invents.
     """
-    texts = _texts(system.index.library, found)
+    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
     rows = [(q, hit) for q, hits in zip(questions, found, strict=True) for hit in hits]
     replies = system.generator.generate(
         [one_by_one_prompt(texts[hit.passage.id], q) for q, hit in rows],
@@ -221,7 +221,7 @@ def _read_together(
     system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
 ) -> list[list[Reading]]:
     """All passages in one prompt; the passages that the reply cites, in its order, carry the answer."""
-    texts = _texts(system.index.library, found)
+    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
     prompts = [
         together_prompt([texts[hit.passage.id] for hit in hits], q)
         for q, hits in zip(questions, found, strict=True)
@@ -298,16 +298,6 @@ def _quote(passage: Passage, answer: str, question: str) -> tuple[int, int]:
         holding = spans
     best = max(holding, key=lambda s: (len(wanted & set(index_words(passage.text[s[0] : s[1]]))), -s[0]))
     return best[0], min(best[1], best[0] + QUOTE_CHARACTERS)
-
-
-def _texts(library: Library, found: Sequence[Sequence[Hit]]) -> dict[str, str]:
-    """Passage id -> its text with title and headings."""
-    passages = {hit.passage.id: hit.passage for hits in found for hit in hits}
-    sources = library.sources({p.document_id for p in passages.values()})
-    return {
-        id_: with_context(p.text, sources.get(p.document_id, ("", ""))[1], p.headings)
-        for id_, p in passages.items()
-    }
 
 
 def _softmax(scores: Sequence[float], temperature: float) -> list[float]:

@@ -168,9 +168,10 @@ def _weigh(measure: str, difference: Estimate, luck: float) -> tuple[bool, int |
     if difference.low <= 0:
         return False, needed, f"{found}, which may be luck; {about} questions would have told"
     if luck > LUCK:
-        why = f"but two equals would differ as much in {luck * 100:.0f} % of cases"
-        spread = f"so many questions are about so few documents; spread them over at least {FEWEST}"
-        return False, None, f"{found}, {why}: {spread}"
+        why = (
+            f"but two equals would differ as much in {luck * 100:.1f} % of cases, and {LUCK * 100:.1f} % are"
+        )
+        return False, None, f"{found}, {why} allowed; more questions about other documents would tell"
     return True, None, found
 
 

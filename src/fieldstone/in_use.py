@@ -7,7 +7,6 @@ writes here holds `workspace.writing()`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from fieldstone.atomic import write_json
 from fieldstone.errors import WorkspaceError
 from fieldstone.search.confidence import Weights
 from fieldstone.settings import Settings
@@ -122,7 +122,7 @@ def trust_in_use(workspace: Workspace, encoder: str, generator: str) -> Weights:
 
 def keep_trust(workspace: Workspace, encoder: str, generator: str, weights: Weights) -> None:
     """Keep the weights that were fitted with these two models in use."""
-    _replace(workspace.path / TRUST, asdict(Trust(Path(encoder).name, Path(generator).name, weights)))
+    write_json(workspace.path / TRUST, asdict(Trust(Path(encoder).name, Path(generator).name, weights)))
 
 
 def take_into_use(workspace: Workspace, choice: Choice) -> None:
@@ -159,15 +159,7 @@ def _folder(workspace: Workspace, choice: Choice) -> Path:
 
 
 def _write(workspace: Workspace, history: tuple[Choice, ...]) -> None:
-    _replace(_file(workspace), [asdict(choice) for choice in history])
-
-
-def _replace(path: Path, content: object) -> None:
-    """All of the new content or nothing of it."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(_file(workspace), [asdict(choice) for choice in history])
 
 
 def _short(error: Exception) -> str:

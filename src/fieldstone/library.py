@@ -322,11 +322,17 @@ class Library:
         for row, id_, title, headings, text in rows:
             yield row, id_, with_context(text, title, json.loads(headings))
 
-    def passage_texts(self, ids: Sequence[str] | None = None) -> dict[str, str]:
-        """Passage id -> text with title and headings, of these passages or of all."""
-        passages = self.passages(ids)
-        sources = self.sources({p.document_id for p in passages})
-        return {p.id: with_context(p.text, sources[p.document_id][1], p.headings) for p in passages}
+    def passage_texts(self, passages: Iterable[Passage] | None = None) -> dict[str, str]:
+        """Passage id -> text with title and headings, of these passages or of all.
+
+        A passage whose document another process has removed since goes without its title.
+        """
+        its = {p.id: p for p in (self.passages() if passages is None else passages)}
+        sources = self.sources({p.document_id for p in its.values()})
+        return {
+            id_: with_context(p.text, sources.get(p.document_id, ("", ""))[1], p.headings)
+            for id_, p in its.items()
+        }
 
     def sources(self, documents: Collection[str]) -> dict[str, tuple[str, str]]:
         """Document id -> (source, title)."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fieldstone.atomic import write_text
 from fieldstone.errors import SettingsError
 
 ENV_PREFIX = "FIELDSTONE_"
@@ -201,9 +202,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 def write_settings_file(path: Path, settings: Settings) -> None:
     """Write the resolved settings beside what they made."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(tomli_w.dumps(settings.model_dump(mode="json")), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, tomli_w.dumps(settings.model_dump(mode="json")))
 
 
 def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -139,6 +139,15 @@ class Generator(Protocol):
         ...
 
 
+LONG_CONTEXT = 16_384
+"""Tokens. Models that take so many also follow instructions over several passages; smaller ones complete."""
+
+
+def reads_long(generator: Generator) -> bool:
+    """Whether it can be shown several passages at once and be told what to do with them."""
+    return generator.context_tokens >= LONG_CONTEXT
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a model is loaded; a backend reads what concerns it and leaves the rest.

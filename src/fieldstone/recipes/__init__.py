@@ -180,14 +180,6 @@ class Build:
         return System(index, generator, self.settings, weights)
 
     @property
-    def reading(self) -> str:
-        """The way of reading: as set, or as fits the generator."""
-        reading = self.settings.answer.reading
-        if reading != "auto":
-            return reading
-        return "together" if self.generator.context_tokens >= 16_384 else "one-by-one"
-
-    @property
     def passages_mark(self) -> str:
         """Stands for all passages there are."""
         return fingerprint(*(p.id for p in self.library.passages()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fieldstone.errors import SettingsError
 from fieldstone.library import Library
 from fieldstone.models import Generator, Reranker
-from fieldstone.records import Hit, with_context
+from fieldstone.records import Hit
 from fieldstone.search.dense import DenseIndex
 from fieldstone.search.filters import Filter
 from fieldstone.search.fused import fuse_ranks, fuse_scores
@@ -85,7 +85,8 @@ def _rerank(
 ) -> tuple[list[Found], list[Found]]:
     """The rankings with their heads reordered, and the scores that the closer look gave."""
     heads = [ranking[: settings.rerank_depth] for ranking in ranked]
-    texts = _texts(index.library, {id_ for head in heads for id_, _ in head})
+    present = index.library.passages(sorted({id_ for head in heads for id_, _ in head}))
+    texts = index.library.passage_texts(present)
     heads = [[pair for pair in head if pair[0] in texts] for head in heads]
     if settings.rerank == "likelihood":
         if index.generator is None:
@@ -105,12 +106,6 @@ def _rerank(
 def _below(head: Found, tail: Found) -> Found:
     floor = min((score for _, score in head), default=0.0)
     return [(id_, floor - rank) for rank, (id_, _) in enumerate(tail, start=1)]
-
-
-def _texts(library: Library, ids: set[str]) -> dict[str, str]:
-    passages = library.passages(sorted(ids))
-    titles = library.sources({p.document_id for p in passages})
-    return {p.id: with_context(p.text, titles[p.document_id][1], p.headings) for p in passages}
 
 
 def _hits(library: Library, ranking: Found, by: str, scores: dict[str, dict[str, float]]) -> list[Hit]:

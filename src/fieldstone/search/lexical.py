@@ -11,6 +11,7 @@ from pathlib import Path
 import tantivy
 from filelock import FileLock
 
+from fieldstone.atomic import write_json
 from fieldstone.library import Library, Mark
 from fieldstone.search.stores import Found
 from fieldstone.search.words import VERSION, index_words
@@ -142,7 +143,5 @@ class LexicalIndex:
             return None, 0  # missing or damaged: the index is made anew
 
     def _write_mark(self, mark: Mark, whole: int) -> None:
-        partial = self._folder / "mark.partial"
         place = [mark.library, mark.added, mark.removed]
-        partial.write_text(json.dumps({"mark": place, "whole": whole, "words": VERSION}))
-        partial.replace(self._folder / "mark.json")
+        write_json(self._folder / "mark.json", {"mark": place, "whole": whole, "words": VERSION})

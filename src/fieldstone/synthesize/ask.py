@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fieldstone.models import Completion, Generator
+from fieldstone.models import Completion, Generator, reads_long
 from fieldstone.prompts import (
     ask_blindly_prompt,
     ask_chat_prompt,
@@ -62,10 +62,10 @@ class Asked:
 
 
 def way_of_asking(generator: Generator, settings: SynthesizeSettings) -> str:
-    """As set, or by completion where the generator is small (a context below 16,384)."""
+    """As set, or by chat where the generator reads long prompts, else by completion."""
     if settings.way != "auto":
         return settings.way
-    return "chat" if generator.context_tokens >= 16_384 else "completion"
+    return "chat" if reads_long(generator) else "completion"
 
 
 def ask(

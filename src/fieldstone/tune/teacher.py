@@ -54,7 +54,8 @@ def rank(
                 file.flush()
             found += known[key]
             progress("teach", min(start + BATCH, len(questions)), len(questions), "questions")
-    texts = index.library.passage_texts(sorted({id_ for ranking in found for id_, _ in ranking}))
+    present = index.library.passages(sorted({id_ for ranking in found for id_, _ in ranking}))
+    texts = index.library.passage_texts(present)
     return [
         Ranking(question, tuple(texts[id_] for id_, _ in ranking), tuple(score for _, score in ranking))
         for question, ranking in zip(questions, found, strict=True)
