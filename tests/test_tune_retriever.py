@@ -6,6 +6,7 @@ import json
 import random
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ CONTRASTS = [
     Contrast(words(i, 5), words(1000 + i % 7, 30), (words(1000 + (i + 1) % 7, 30),), f"p{i % 7}")
     for i in range(21)
 ]
+LEXICAL = [
+    replace(c, lexical={words(1000 + k, 30): 0.01 * ((i + k) % 5) for k in range(4)}, scores=(-1.0, -1.1))
+    for i, c in enumerate(CONTRASTS)
+]
 RANKINGS = [
     Ranking(
         words(i, 5),
@@ -43,7 +48,11 @@ RANKINGS = [
     for i in range(12)
 ]
 CONTRASTIVE = RetrieverTuning(loss="contrastive", epochs=2, batch=4, learning_rate=1e-3)
+FUSED = CONTRASTIVE.model_copy(update={"loss": "fused"})
 DISTILL = RetrieverTuning(loss="distill", epochs=2, batch=4, learning_rate=3e-3, teacher_temperature=0.5)
+
+
+ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +102,9 @@ def tune(base: Path, data: Any, into: Path, tuning: RetrieverTuning, **more: Any
     return tune_retriever(str(base), data, into, tuning, device="cpu", threads=1, **more)
 
 
-@pytest.mark.parametrize(("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (RANKINGS, DISTILL)])
+@pytest.mark.parametrize(
+    ("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
+)
 def test_a_tuned_encoder(
     sentences: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], data: Any, tuning: RetrieverTuning
 ) -> None:
@@ -167,6 +178,18 @@ def test_the_first_losses_are_those_of_the_formulas(
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     assert contrasted.losses[0] == pytest.approx(-np.mean(np.diag(logs)), rel=1e-4)
 
+    fused = tune(plain, LEXICAL, tmp_path / "f", FUSED, seed=3, dtype="float32")
+    step = [LEXICAL[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
+    texts = [c.positive for c in step] + [c.negatives[0] for c in step]
+    added = np.array([[c.lexical.get(text, 0.0) for text in texts] for c in step])
+    assert (added > 0).any()
+    beside = logits + 20 * added
+    beside = beside - np.log(np.exp(beside).sum(1, keepdims=True))
+    negative = 0.5 * np.exp(-0.1 / 0.2) / (1 + np.exp(-0.1 / 0.2))  # half of what the teacher leaves it
+    target = np.kron([1 - negative, negative], np.eye(len(step)))
+    both = -np.mean((target * (logs + beside)).sum(1)) / 2
+    assert fused.losses[0] == pytest.approx(both, rel=1e-4)
+
 
 def test_no_false_negative_reaches_the_loss(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,7 +256,9 @@ def test_rankings_of_different_lengths_are_grouped(plain: Path, tmp_path: Path) 
     assert np.isfinite(tune(plain, data, tmp_path / "t", DISTILL).losses).all()
 
 
-@pytest.mark.parametrize(("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (RANKINGS, DISTILL)])
+@pytest.mark.parametrize(
+    ("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
+)
 @pytest.mark.parametrize("stop", [2, 5])  # within the first epoch and within the second
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     sentences: Path,

@@ -111,13 +111,24 @@ class SynthesizeSettings(_Branch):
 class RetrieverTuning(_Branch):
     """How the encoder is tuned."""
 
-    loss: Literal["contrastive", "distill"] = "contrastive"
+    loss: Literal["contrastive", "fused", "distill"] = "fused"
     epochs: int = Field(2, ge=1)
     batch: int = Field(32, ge=2, description="questions a step")
     learning_rate: float = Field(5e-5, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
-    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive)")
-    candidates: int = Field(8, ge=2, description="passages a question that the teacher ranks (distill)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's layers while it is tuned")
+    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive, fused)")
+    candidates: int = Field(
+        8,
+        ge=2,
+        description="best found: negatives come from them (fused), a teacher ranks them (distill)",
+    )
+    teacher: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the target that the generator's likelihood has (fused)",
+    )
     teacher_temperature: float = Field(0.2, gt=0)
     student_temperature: float = Field(0.05, gt=0)
 

@@ -27,6 +27,7 @@ from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
+    from fieldstone.models import Encoder
     from fieldstone.progress import Progress
     from fieldstone.recipes import Build
     from fieldstone.search.confidence import Weights
@@ -101,27 +102,26 @@ def tune_retriever(build: Build) -> dict[str, Any]:
 
 def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     """The training questions as the loss of the settings wants them."""
-    from fieldstone.tune.retriever import Contrast
-    from fieldstone.tune.teacher import rank
-
     settings, train = build.settings, answerable(build.examples("train"))
-    how = settings.retriever
+    how, texts = settings.retriever, build.library.passage_texts()
+    train = [e for e in train if e.passage_id in texts]
+    mark = fingerprint(how.loss, how.candidates, how.negatives, settings.seed, *(e.id for e in train))
+    kept = build.workspace.cache / "teacher" / f"{mark}.jsonl"
     if how.loss == "distill":
+        from fieldstone.tune.teacher import rank
+
         questions = [e.question for e in train]
-        kept = build.workspace.cache / "teacher" / f"{fingerprint(how.candidates, *questions)}.jsonl"
         index = build.open_index(likelihood=True)
         return rank(index, questions, settings.search, how.candidates, kept, build.progress)
-    texts = build.library.passage_texts()
-    return [
-        Contrast(
-            e.question,
-            texts[e.passage_id],
-            tuple(texts[n] for n in e.negatives[: how.negatives]),
-            e.passage_id,
-        )
-        for e in train
-        if e.passage_id in texts and texts.keys() >= set(e.negatives)
-    ]
+    if how.loss == "fused":
+        from fieldstone.tune.contrast import beside_lexical
+
+        taught = how.teacher > 0 and how.negatives > 0
+        index = build.open_index(_base_encoder(build), likelihood=taught)
+        return beside_lexical(index, train, settings, texts, kept, build.progress)
+    from fieldstone.tune.contrast import contrast
+
+    return [contrast(e, [n for n in e.negatives if n in texts], texts) for e in train]
 
 
 def tune_generator(build: Build) -> dict[str, Any]:
@@ -198,7 +198,6 @@ def report(build: Build) -> dict[str, Any]:
     from fieldstone.answer import System
     from fieldstone.evaluate.report import Evaluation, QuestionSet, write_report
     from fieldstone.evaluate.run import judge, judge_examples, measure
-    from fieldstone.search.embed import embed_beside
 
     settings, test = build.settings, [e for e in told(build.examples("test")) if e.origin == "synthetic"]
     test = sample(test, DEV_QUESTIONS, settings.seed)
@@ -210,15 +209,12 @@ def report(build: Build) -> dict[str, Any]:
     done = build.done("report", inputs)
     if done and Path(str(done["report"])).exists():
         return done
-    base = settings.models.encoder
-    base_encoder = build.load_encoder(base)
-    embed_beside(build.library, base_encoder, build.progress)
     before = System(
-        build.open_index(encoder=base_encoder, likelihood=True, generator=build.generator),
+        build.open_index(_base_encoder(build), generator=build.generator),
         build.generator,
         settings,
     )
-    tuned = models != [base, settings.models.generator]
+    tuned = models != [settings.models.encoder, settings.models.generator]
     after = build.system(build.load_generator(models[1]), trusted=True) if tuned else before
     systems = {"before": before, "after": after}
     sets: dict[str, QuestionSet] = {}
@@ -245,6 +241,15 @@ def report(build: Build) -> dict[str, Any]:
         ),
     )
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
+
+
+def _base_encoder(build: Build) -> Encoder:
+    """The untuned encoder, with its vectors in the library."""
+    from fieldstone.search.embed import embed_beside
+
+    encoder = build.load_encoder(build.settings.models.encoder)
+    embed_beside(build.library, encoder, build.progress)
+    return encoder
 
 
 def _own_examples(build: Build) -> list[Example]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 Plan = list[list[list[int]]]  # epochs, steps, rows
 
@@ -15,18 +15,22 @@ Plan = list[list[list[int]]]  # epochs, steps, rows
 class Row:
     """One question for the trainer: `texts` are the question and its passages, the positive one first.
 
-    `scores` are a teacher's, one a passage, or none. `passage_id` says which passage is the positive; None
-    where the rows of a batch are not negatives of one another.
+    `scores` are a teacher's, one a passage, or none; for the fused loss, the share of the target that each
+    passage gets. `passage_id` says which passage is the positive; None
+    where the rows of a batch are not negatives of one another. `keys` stand for the passages where their
+    texts would be too long: `lexical` says what the lexical search adds to the cosine of which of them.
     """
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
     passage_id: str | None
+    keys: tuple[str, ...] = ()
+    lexical: Mapping[str, float] = field(default_factory=dict)
 
     def prefixed(self, query: str, passage: str) -> Row:
         """The same row with the encoder's prefixes written out."""
         question, *passages = self.texts
-        return Row((query + question, *(passage + text for text in passages)), self.scores, self.passage_id)
+        return replace(self, texts=(query + question, *(passage + text for text in passages)))
 
 
 @dataclass(slots=True)

@@ -1,9 +1,11 @@
 """Tune an encoder on questions and passages, through sentence-transformers' trainer.
 
 `contrastive`: a question's passage against every other passage of the batch and against mined ones
-(multiple negatives ranking). `distill` (ART, Sachan et al. 2023): a teacher that needs no labels has scored
-candidates, and the encoder learns its judgement, KL(softmax(scores / teacher_temperature) ||
-softmax(cosine / student_temperature)) over the candidates of a question.
+(multiple negatives ranking). `fused`: that, and the same once more with what the lexical search adds to each
+cosine, so that the encoder learns what the lexical search does not know already (the idea of CLEAR, Gao et
+al. 2021, who put it into the margin of a hinge loss). `distill` (ART, Sachan et al. 2023): a teacher that
+needs no labels has scored candidates, and the encoder learns its judgement, KL(softmax(scores /
+teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,17 @@ class Contrast:
     """One question for the contrastive loss; `positive` and `negatives` are texts as the encoder sees them.
 
     Two questions of one passage never stand in one batch, where each would have the other's passage, its
-    own, as a negative.
+    own, as a negative. For the fused loss, `lexical` says what the lexical search adds to the cosine of a
+    passage, by its text (what it did not find gets nothing), and `scores` what a teacher gives the positive
+    and each negative, if there is one.
     """
 
     question: str
     positive: str
     negatives: tuple[str, ...]
     passage_id: str
+    lexical: Mapping[str, float] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +176,17 @@ def _encoder_folder(base: str) -> Path:
 def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning) -> list[Row]:
     """The data as rows, cut to the negatives and candidates that `tuning` asks for."""
     rows = [
-        _contrast(item, tuning.negatives) if isinstance(item, Contrast) else _ranking(item, tuning.candidates)
+        _contrast(item, tuning) if isinstance(item, Contrast) else _ranking(item, tuning.candidates)
         for item in data
     ]
     if not rows:
         raise QuestionsError("there are no questions to tune the retriever on; write or gather some first")
-    losses = {"contrastive" if isinstance(item, Contrast) else "distill" for item in data}
-    if losses != {tuning.loss}:
+    given = {"distill" if isinstance(item, Ranking) else "contrastive or fused" for item in data}
+    if given != {"distill" if tuning.loss == "distill" else "contrastive or fused"}:
         raise SettingsError(
-            f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(losses))}"
+            f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(given))}"
         )
-    if (
-        tuning.loss == "contrastive"
-        and len({row.passage_id for row in rows}) == 1
-        and len(rows[0].texts) == 2
-    ):
+    if tuning.loss != "distill" and len({row.passage_id for row in rows}) == 1 and len(rows[0].texts) == 2:
         raise QuestionsError(
             f"all {len(rows)} questions stand on one passage, without negatives: there is nothing to tell it "
             "from; add documents, or set retriever.negatives = 1"
@@ -191,9 +194,30 @@ def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning)
     return rows
 
 
-def _contrast(item: Contrast, most: int) -> Row:
-    negatives = [text for text in item.negatives if text != item.positive][:most]
-    return Row((item.question, item.positive, *negatives), (), item.passage_id)
+def _contrast(item: Contrast, tuning: RetrieverTuning) -> Row:
+    scores = item.scores or (0.0,) * (1 + len(item.negatives))
+    if len(scores) != 1 + len(item.negatives):
+        raise QuestionsError(f"{item.question!r}: {len(scores)} scores for {len(item.negatives)} negatives")
+    others = zip(item.negatives, scores[1:], strict=True)
+    negatives = [(text, score) for text, score in others if text != item.positive][: tuning.negatives]
+    passages = (item.positive, *(text for text, _ in negatives))
+    if tuning.loss == "contrastive":
+        return Row((item.question, *passages), (), item.passage_id)
+    share = tuning.teacher if item.scores else 0.0
+    taught = _softmax((scores[0], *(score for _, score in negatives)), tuning.teacher_temperature)
+    target = tuple(share * its + (1 - share) * (place == 0) for place, its in enumerate(taught))
+    lexical = {_key(text): value for text, value in item.lexical.items()}
+    return Row((item.question, *passages), target, item.passage_id, tuple(map(_key, passages)), lexical)
+
+
+def _softmax(scores: Sequence[float], temperature: float) -> list[float]:
+    powers = [math.exp((score - max(scores)) / temperature) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(text: str) -> str:
+    return fingerprint(text)
 
 
 def _ranking(item: Ranking, most: int) -> Row:
