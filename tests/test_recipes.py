@@ -313,3 +313,8 @@ def test_settings_of_the_workspace_count_for_its_own_recipe(tmp_path):
     other.write_text(MINE)
     assert choose_settings(str(other), stored, environment={}).search.mode == Settings().search.mode
     assert choose_settings(str(other), stored, environment={}).recipe == str(other)
+
+
+def test_a_size_is_no_setting_to_change_by_itself():
+    with pytest.raises(SettingsError, match=r"size=small would change the name alone; type --size small"):
+        choose_settings("fieldstone", {}, environment={}, flags=["size=small"])

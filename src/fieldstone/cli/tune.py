@@ -18,7 +18,7 @@ def tune(
     workspace: WorkspacePath,
     part: Annotated[
         Literal["retriever", "generator"] | None,
-        typer.Option(help="Without it: the retriever, then the generator.", show_default=False),
+        typer.Option(help="Without it: what the recipe tunes, or both if it tunes none.", show_default=False),
     ] = None,
     measure: Measure = None,
     force: Force = False,
@@ -48,7 +48,8 @@ def tune(
     library = opened.library()
     warn_if_unfinished(library)
     library.close()
-    steps = [f"tune-{it}" for it in ("retriever", "generator") if part in (None, it)]
+    own = [step for step in recipes.load_recipe(settings.recipe).steps if step.startswith("tune-")]
+    steps = [f"tune-{part}"] if part else own or ["tune-retriever", "tune-generator"]
     with progress.shown(quiet or ctx.obj) as told:
         built = recipes.run_steps(
             [*steps, "report"], opened, settings, told, questions=questions, force=force

@@ -231,6 +231,9 @@ def choose_settings(
     if size is not None and size not in wanted.sizes:
         known = ", ".join(wanted.sizes) or "none"
         raise SettingsError(f"recipe {name} has no size {size!r}; its sizes: {known}")
+    flags = tuple(flags)
+    if named := [flag for flag in flags if flag.startswith("size=")]:
+        raise SettingsError(f"{named[0]} would change the name alone; type --size {named[0][5:]} instead")
     chosen = size or str(kept.get("size", "")) or next(iter(wanted.sizes), "")
     layers = (wanted.settings, wanted.sizes.get(chosen, {}), kept, {"recipe": name, "size": chosen})
     return resolve_settings(*layers, environment=environment, flags=flags)

@@ -199,12 +199,18 @@ def report(build: Build) -> dict[str, Any]:
     from fieldstone.evaluate.report import Evaluation, QuestionSet, write_report
     from fieldstone.evaluate.run import judge, judge_examples, measure
 
-    settings, test = build.settings, [e for e in told(build.examples("test")) if e.origin == "synthetic"]
-    test = sample(test, DEV_QUESTIONS, settings.seed)
+    settings, test = build.settings, told(build.examples("test"))
+    kept_back = {
+        "your questions, kept back": [e for e in test if e.origin == "human"],
+        "synthetic questions": sample(
+            [e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed
+        ),
+    }
+    asked = [e.id for its in kept_back.values() for e in its]
     verdicts = tuple(verdicts_of(build))
     models = [build.in_use("retriever"), build.in_use("generator")]
     inputs = fingerprint(
-        build.passages_mark, models, settings.search, settings.answer, *(e.id for e in test), *build.questions
+        build.passages_mark, models, settings.search, settings.answer, *asked, *build.questions
     )
     done = build.done("report", inputs)
     if done and Path(str(done["report"])).exists():
@@ -223,9 +229,9 @@ def report(build: Build) -> dict[str, Any]:
         judged, missing = judge(build.library, build.questions)
         notes += missing
         sets["human questions"] = measure(systems, judged, None, _named(build, "your questions"))
-    if test:
-        judged = judge_examples(build.library, test)
-        sets["synthetic questions"] = measure(systems, judged, None, _named(build, "test questions"))
+    for name, its in kept_back.items():
+        if its:
+            sets[name] = measure(systems, judge_examples(build.library, its), None, _named(build, name))
     if not sets:
         return {"skipped": "there are no test questions"}
     build.library.use_encoder(build.encoder.fingerprint)  # the base's vectors have served
