@@ -393,6 +393,17 @@ def test_what_is_shown_is_drawn_evenly() -> None:
     assert _evenly(range(3), 0) == _evenly([], 3) == []
 
 
+def test_a_library_damaged_deep_inside_is_one_line(place: Path) -> None:
+    file = place / "ws" / "library.db"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\x5a" * (len(whole) - 4096))  # the first page is whole
+    result = fieldstone("search", place / "ws", "crane")
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"error: this workspace's library cannot be used: .* delete library.db .*\n", result.stderr
+    )
+
+
 @pytest.mark.parametrize("part", ["retriever", "generator"])
 def test_a_model_that_cannot_be_tuned_is_one_line(place: Path, part: str) -> None:
     fieldstone("synthesize", place / "ws", "--questions", own_questions(place / "q.jsonl"))

@@ -145,6 +145,11 @@ def test_own_questions_and_written_ones_are_taught_and_divided(built):
     assert {e.question for e in own} == {q.question for q in TEACH}
     assert not {e.question for its in everything.values() for e in its} & {q.question for q in MEASURE}
     assert all(everything.values())
+    held = {e.question for e in everything["test"] if e.origin == "human" and e.answer}
+    report = json.loads(Path(made["report"]["report"]).read_text())
+    kept_back = report["sets"].get("your questions, kept back", {"rows": []})
+    assert held
+    assert {row["question"] for row in kept_back["rows"]} == held
 
 
 def test_what_does_not_win_is_turned_down_and_all_stays_as_it_was(built):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import Annotated, Any
 
@@ -40,6 +41,13 @@ class _Commands(TyperGroup):
             from fieldstone.cli.output import clean
 
             print(f"error: {clean(str(error))}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except sqlite3.DatabaseError as error:
+            print(
+                f"error: this library cannot be used: {error}; make room if its disk is full, "
+                "or delete library.db if it is damaged, and type: fieldstone build FOLDER --into WORKSPACE",
+                file=sys.stderr,
+            )
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print("\nstopped; type the same command to go on", file=sys.stderr)
