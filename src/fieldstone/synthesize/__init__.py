@@ -22,7 +22,7 @@ from fieldstone.records import Example, Passage, fingerprint, with_context
 from fieldstone.search import Index, search
 from fieldstone.search.words import index_words
 from fieldstone.settings import Settings, SynthesizeSettings
-from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking
+from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking, worth_asking
 from fieldstone.synthesize.divide import divide
 from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer, repeats
 from fieldstone.synthesize.rate import rate_answers, rate_passages
@@ -72,13 +72,14 @@ def synthesize(
     titles = {
         id_: title for id_, (_, title) in index.library.sources({p.document_id for p in passages}).items()
     }
-    chosen = _choose(passages, how, settings.seed)
+    chat = way_of_asking(generator, how) == "chat"
+    telling = passages if chat else [p for p in passages if worth_asking(p)]
+    chosen = _choose(telling, how, settings.seed)
     asked = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
     sides = divide(passages, how, settings.seed)
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
     made_by = {"model": generator.name, "prompt": _prompt_mark(), "seed": str(settings.seed)}
 
-    chat = way_of_asking(generator, how) == "chat"
     longest = CHAT_ANSWER_WORDS if chat else ANSWER_WORDS
     faults = [fault(a, 0.0 if chat else how.lift) for a in asked]
     sound = [a for a, why in zip(asked, faults, strict=True) if why is None]

@@ -81,6 +81,12 @@ def ask(
     return _ask_by_completion(generator, passages, titles, settings, seed)
 
 
+def worth_asking(passage: Passage) -> list[str]:
+    """The sentences of a passage that are neither too short nor too long for a question."""
+    pieces = [" ".join(passage.text[a:b].split()) for a, b in sentences(passage.text)]
+    return [piece for piece in pieces if len(piece.split()) in WORDS]
+
+
 def openings(sentence: str, most: int, chance: random.Random) -> list[str]:
     """First words of questions that the sentence may answer, fitting ones first."""
     kinds = dict.fromkeys(term.kind for term in terms(sentence))
@@ -111,8 +117,7 @@ def _ask_by_completion(
         chance = random.Random(fingerprint(seed, passage.id))
         # what the sentence is about: its document and the nearest heading
         about = " > ".join(dict.fromkeys(part for part in (title, *passage.headings[-1:]) if part))
-        pieces = [" ".join(passage.text[a:b].split()) for a, b in sentences(passage.text)]
-        worth = [piece for piece in pieces if len(piece.split()) in WORDS]
+        worth = worth_asking(passage)
         chance.shuffle(worth)
         worth.sort(key=lambda piece: -min(2, len({term.kind for term in terms(piece)})))  # most telling
         for sentence in worth[: settings.sentences]:
