@@ -399,9 +399,7 @@ def test_a_library_damaged_deep_inside_is_one_line(place: Path) -> None:
     file.write_bytes(whole[:4096] + b"\x5a" * (len(whole) - 4096))  # the first page is whole
     result = fieldstone("search", place / "ws", "crane")
     assert result.exit_code == 1
-    assert re.fullmatch(
-        r"error: this workspace's library cannot be used: .* delete library.db .*\n", result.stderr
-    )
+    assert re.fullmatch(r"error: this library cannot be used: .* delete library.db .*\n", result.stderr)
 
 
 @pytest.mark.parametrize("part", ["retriever", "generator"])

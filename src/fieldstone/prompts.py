@@ -75,7 +75,7 @@ def ask_prompt(title: str, sentence: str, opening: str) -> Prompt:
 
 def ask_blindly_prompt(title: str, opening: str) -> Prompt:
     """The same without the sentence: a question that is as likely here asks about nothing in it."""
-    return Prompt(prefix=ASKED, text=f"Title: {title}\nQuestion: {opening}")
+    return Prompt(prefix=f"{ASKED}Title: {title}\nQuestion:", text=f" {opening}")
 
 
 def parse_one_by_one(reply: str) -> str:

@@ -97,9 +97,9 @@ def measure(
             rows += [{**row, "system": name} for row in rows if row["system"] == same]
             continue
         answers = answering is None or name in answering
+        system.generator.forget()  # the same questions give the same answers, whatever was asked before them
         for start in range(0, len(judged), BATCH):
             progress(name, start, len(judged), "questions")
-            system.generator.forget()  # an answer must not hang on what was asked before it
             rows += _ask(system, name, answers, judged[start : start + BATCH])
         progress(name, len(judged), len(judged), "questions")
     unanswerable = sum(not item.question.answerable for item in judged)

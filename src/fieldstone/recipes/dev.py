@@ -79,9 +79,9 @@ def read_all(system: System, dev: Sequence[Example], build: Build) -> list[Read]
     from fieldstone.answer import read
 
     found: list[Read] = []
+    system.generator.forget()  # what was read before must not show in the verdict
     for start in range(0, len(dev), BATCH):
         build.progress("judge generator", start, len(dev), "questions")
-        system.generator.forget()
         found += read(system, [e.question for e in dev[start : start + BATCH]])
     build.progress("judge generator", len(dev), len(dev), "questions")
     return found

@@ -143,7 +143,8 @@ def tune_generator(build: Build) -> dict[str, Any]:
     rows = generator_rows(build, train, settings.seed)
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
-    checked = generator_rows(build, sample(dev, CHECKED, settings.seed), settings.seed)
+    several = settings.generator.epochs * settings.generator.checks > 1  # checkpoints to choose between
+    checked = generator_rows(build, sample(dev, CHECKED if several else 0, settings.seed), settings.seed)
     build.__dict__.pop("generator", None)  # one copy of the weights less while tuning
     models = settings.models
     folder = build.workspace.path / "models" / "generator" / id_
@@ -164,7 +165,7 @@ def tune_generator(build: Build) -> dict[str, Any]:
     verdict = put_to_gate(build, "generator", id_, now, "answer score", new_values, old_values, asked)
     facts = {
         "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
-        "dev scores": [list(pair) for pair in tuned.scores],
+        "dev scores": [list(pair) for pair in tuned.scores] if several else [],
     }  # fmt: skip
     if verdict.accepted:
         keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
