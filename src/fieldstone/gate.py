@@ -15,9 +15,9 @@ their place. That keeps the promise for new questions about these documents, not
 reason says so. So the questions should then be about all documents there are: divided by section, not by
 document. (Two equals that each get on with other documents better: 1 in 4 gets through on 4 documents.)
 
-Simulated with 500 pairs of equals a row, 300 questions each, systems that get on with each document alike or
-differently: of 100, none gets through on 4 documents, 2.8 to 4.0 on 8, 2.2 to 4.8 on 20, 2.4 to 4.2 on 100; the
-interval alone lets 2.4 to 7.5 through.
+Simulated with 500 pairs of equals a row, 300 questions each, systems that get on with each document alike
+or differently: of 100, none gets through on 4 documents, 2.8 to 4.0 on 8, 2.2 to 4.8 on 20, 2.4 to 4.2 on
+100; the interval alone lets 2.4 to 7.5 through.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 
@@ -16,6 +17,8 @@ def main() -> None:
         app(prog_name="fieldstone")
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(130)
+    finally:  # the command is over: a Ctrl-C while Python cleans up changes nothing
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _send_again(lost: sys.UnraisableHookArgs) -> None:
