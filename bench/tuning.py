@@ -18,7 +18,7 @@ from fieldstone.evaluate.compare import paired_difference
 from fieldstone.evaluate.questions import read_questions
 from fieldstone.evaluate.report import QuestionSet
 from fieldstone.evaluate.run import Judged, judge, measure
-from fieldstone.models import Encoder, Generator
+from fieldstone.models import Encoder
 from fieldstone.recipes import Build, choose_settings
 from fieldstone.recipes.tuning import fit_on_dev, generator_rows, retriever_data
 from fieldstone.search.embed import embed_beside
@@ -82,12 +82,12 @@ def main() -> None:
             )  # fmt: skip
             print(f"seed {seed}: generator, {made.steps} steps, {made.seconds:.0f} s", flush=True)
             if answered is None:
-                index = build.open_index(base, generator=keeping(build.generator))
+                index = build.open_index(base, generator=build.generator)
                 plain = System(index, build.generator, settings)
                 answered = measure({"untuned": plain}, sample)
                 _differ(answered, "untuned", answered, sample, ANSWERS)
                 _cited(answered, "untuned", before["fused"], sample)
-            generator = keeping(build.load_generator(str(made.folder)))
+            generator = build.load_generator(str(made.folder))
             system = System(build.open_index(encoder, generator=generator), generator, settings)
             trusted = replace(system, weights=fit_on_dev(build, system))
             print(trusted.weights)
@@ -150,15 +150,6 @@ def _cited(found: QuestionSet, name: str, fused: QuestionSet, sample: list[Judge
             f"({difference.low:+.3f} … {difference.high:+.3f})  n = {difference.n}",
             flush=True,
         )
-
-
-def keeping(generator: Generator) -> Generator:
-    """The generator with the states of passages kept from question to question, which is quicker.
-
-    An answer may then hang by the last digit on what was asked before; all systems are asked in one order.
-    """
-    generator.forget = lambda: None  # type: ignore[method-assign]
-    return generator
 
 
 def _drawn(asked: list[Judged], most: int) -> list[Judged]:

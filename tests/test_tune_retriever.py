@@ -50,8 +50,6 @@ RANKINGS = [
 CONTRASTIVE = RetrieverTuning(loss="contrastive", epochs=2, batch=4, learning_rate=1e-3)
 FUSED = CONTRASTIVE.model_copy(update={"loss": "fused"})
 DISTILL = RetrieverTuning(loss="distill", epochs=2, batch=4, learning_rate=3e-3, teacher_temperature=0.5)
-
-
 ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
 
 
@@ -102,9 +100,7 @@ def tune(base: Path, data: Any, into: Path, tuning: RetrieverTuning, **more: Any
     return tune_retriever(str(base), data, into, tuning, device="cpu", threads=1, **more)
 
 
-@pytest.mark.parametrize(
-    ("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
-)
+@pytest.mark.parametrize(("data", "tuning"), ALL)
 def test_a_tuned_encoder(
     sentences: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], data: Any, tuning: RetrieverTuning
 ) -> None:
@@ -256,9 +252,7 @@ def test_rankings_of_different_lengths_are_grouped(plain: Path, tmp_path: Path) 
     assert np.isfinite(tune(plain, data, tmp_path / "t", DISTILL).losses).all()
 
 
-@pytest.mark.parametrize(
-    ("data", "tuning"), [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
-)
+@pytest.mark.parametrize(("data", "tuning"), ALL)
 @pytest.mark.parametrize("stop", [2, 5])  # within the first epoch and within the second
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     sentences: Path,

@@ -25,7 +25,7 @@ from fieldstone.models.limits import check_request
 from fieldstone.models.tokens import Tokens
 
 _KEPT_BYTES = 2 << 30
-_KEPT = 4  # tokens of a prefix that weigh as much in a batch as one to be read: they cost memory, not time
+_PREFIX = 4  # tokens of a prefix that weigh as much in a batch as one to be read: they cost memory, not time
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class CausalGenerator:
         check_request(max_tokens, temperature)
         halves = [self.prompt_ids(prompt) for prompt in prompts]
         rows = self._writings(halves, max_tokens, stop, temperature, seed)
-        lengths = [len(a) // _KEPT + len(b) + max_tokens for a, b in halves]
+        lengths = [len(a) // _PREFIX + len(b) + max_tokens for a, b in halves]
         for batch in by_length(lengths, budget=BATCH_TOKENS):
             for _ in self._write([halves[i] for i in batch], [rows[i] for i in batch], temperature):
                 pass
@@ -109,7 +109,7 @@ class CausalGenerator:
             raise ModelError(f"{len(halves)} prompts and {len(wanted)} completions: there must be one each")
         for (a, b), c in zip(halves, wanted, strict=True):
             self._check_length(len(a) + len(b) + len(c))
-        lengths = [len(a) // _KEPT + len(b) + len(c) for (a, b), c in zip(halves, wanted, strict=True)]
+        lengths = [len(a) // _PREFIX + len(b) + len(c) for (a, b), c in zip(halves, wanted, strict=True)]
         logprobs = [0.0] * len(halves)
         for batch in by_length(lengths, budget=BATCH_TOKENS):
             batch = [i for i in batch if wanted[i]]
