@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fieldstone.answer import System, read
 from fieldstone.evaluate.questions import read_questions
-from fieldstone.recipes import Build, choose_settings
+from fieldstone.recipes import choose_settings
+from fieldstone.recipes.build import Build
 from fieldstone.search.embed import embed_beside
 from fieldstone.workspace import open_workspace
 from machine import begin, spread, table

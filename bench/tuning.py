@@ -19,7 +19,8 @@ from fieldstone.evaluate.questions import read_questions
 from fieldstone.evaluate.report import QuestionSet
 from fieldstone.evaluate.run import Judged, judge, measure
 from fieldstone.models import Encoder
-from fieldstone.recipes import Build, choose_settings
+from fieldstone.recipes import choose_settings
+from fieldstone.recipes.build import Build
 from fieldstone.recipes.tuning import fit_on_dev, generator_rows, retriever_data
 from fieldstone.search.embed import embed_beside
 from fieldstone.tune.generator import tune_generator

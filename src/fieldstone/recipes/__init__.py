@@ -6,28 +6,21 @@ import time
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from glob import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import SettingsError
-from fieldstone.examples import read_examples, write_lines
-from fieldstone.in_use import SETTING_OF, Part, model_in_use, newest, trust_in_use
-from fieldstone.library import Library
-from fieldstone.models import Encoder, Generator, load_encoder, load_generator
+from fieldstone.examples import write_lines
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
-from fieldstone.records import Example, fingerprint
+from fieldstone.recipes.build import Build
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
-from fieldstone.split import VERSION
 from fieldstone.workspace import Workspace
 
 if TYPE_CHECKING:
-    from fieldstone.answer import System
     from fieldstone.evaluate.questions import Question
-    from fieldstone.search import Index
 
 DEFAULT = "fieldstone"
 
@@ -90,126 +83,6 @@ class Built:
 
     added: Added
     made: Mapping[str, Mapping[str, Any]]
-
-
-_NOTHING = Added((), 0, (), (), (), ())
-
-
-@dataclass
-class Build:
-    """A build under way: what its steps share. Models are loaded when the first step asks for them.
-
-    `teach` are the user's questions that join the examples, `questions` those that only measure. `force`
-    takes candidates into use that the gate turns down. `made` is what the steps said of themselves so far.
-    """
-
-    workspace: Workspace
-    paths: Sequence[Path]
-    settings: Settings
-    library: Library
-    progress: Progress = silent
-    added: Added = _NOTHING
-    teach: Sequence[Question] = ()
-    questions: Sequence[Question] = ()
-    force: bool = False
-    made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The encoder in use."""
-        return self.load_encoder(self.in_use("retriever"))
-
-    @cached_property
-    def generator(self) -> Generator:
-        """The generator of the settings, untuned: it writes the questions and teaches."""
-        return self.load_generator(self.settings.models.generator)
-
-    def load_encoder(self, name: str) -> Encoder:
-        """The encoder of that name, on the device of the settings."""
-        models = self.settings.models
-        self.progress("load", 0, 1, "encoder")
-        encoder = load_encoder(name, device=models.device, threads=models.threads or None)
-        self.progress("load", 1, 1, "encoder")
-        return encoder
-
-    def load_generator(self, name: str) -> Generator:
-        """The generator of that name, on the device of the settings."""
-        models = self.settings.models
-        self.progress("load", 0, 1, "generator")
-        generator = load_generator(name, device=models.device, threads=models.threads or None)
-        self.progress("load", 1, 1, "generator")
-        return generator
-
-    def in_use(self, part: Part, but: str = "") -> str:
-        """The model in use, or the one that was before the candidate `but`."""
-        base = getattr(self.settings.models, SETTING_OF[part])
-        current = newest(self.workspace, part)
-        rolled_back = current is not None and current.name == f"models/{part}/{but}"
-        return model_in_use(self.workspace, part, base, rolled_back=rolled_back)
-
-    def reopen(self) -> None:
-        """Forget the encoder: another one may be in use."""
-        self.__dict__.pop("encoder", None)
-
-    def open_index(
-        self, encoder: Encoder | None = None, *, likelihood: bool = False, generator: Generator | None = None
-    ) -> Index:
-        """The indexes under an encoder whose vectors are in the library, a generator to rerank if asked."""
-        from fieldstone.search import Index
-        from fieldstone.search.dense import DenseIndex
-        from fieldstone.search.lexical import LexicalIndex
-        from fieldstone.search.stores import open_store
-
-        encoder = encoder or self.encoder
-        store = open_store("memory:", encoder.dimension, encoder.fingerprint)
-        return Index(
-            self.library,
-            LexicalIndex(self.workspace.cache / "lexical", self.library),
-            DenseIndex(self.library, encoder, store, beside=True),
-            generator or (self.generator if likelihood else None),
-        )
-
-    def system(self, generator: Generator, *, trusted: bool = False) -> System:
-        """The encoder in use with this generator; `trusted` as far as was found on the dev questions."""
-        from fieldstone.answer import System
-
-        index = self.open_index(generator=generator)
-        if not trusted:
-            return System(index, generator, self.settings)
-        weights = trust_in_use(self.workspace, self.in_use("retriever"), generator.name)
-        return System(index, generator, self.settings, weights)
-
-    @property
-    def passages_mark(self) -> str:
-        """Stands for all passages there are."""
-        return fingerprint(*(p.id for p in self.library.passages()))
-
-    def examples(self, split: str) -> list[Example]:
-        """The examples of a split."""
-        return read_examples(self.workspace.path / "examples" / f"{split}.jsonl")
-
-    def done(self, step: str, inputs: str) -> dict[str, Any] | None:
-        """What the journal says of the last run of a step, if it had the same inputs."""
-        lines = [line for line in self.workspace.read_journal() if line.get("step") == step]
-        if not lines or lines[-1].get("inputs") != inputs:
-            return None
-        return {k: v for k, v in lines[-1].items() if k not in ("time", "step", "seconds")}
-
-    @cached_property
-    def made_by(self) -> str:
-        """Stands for all that passages and vectors are made by, without loading the encoder."""
-        models, split = self.settings.models, self.settings.split
-        folder = Path(self.in_use("retriever")).expanduser()
-        stamps = [
-            (f.name, f.stat().st_mtime_ns) for f in sorted(folder.rglob("*.safetensors")) if f.is_file()
-        ]
-        return fingerprint(VERSION, models.encoder, folder.name, models.device, split, stamps)
-
-    def finished(self) -> bool:
-        """Nothing is left to split or embed: no need to load the encoder."""
-        counts = self.library.counts()
-        whole = not counts.unsplit and counts.embedded == counts.passages
-        return whole and self.library.meta("made by") == self.made_by
 
 
 def choose_settings(

@@ -15,7 +15,7 @@ from fieldstone.records import Example
 
 if TYPE_CHECKING:
     from fieldstone.models import Encoder
-    from fieldstone.recipes import Build
+    from fieldstone.recipes.build import Build
 
 
 def put_to_gate(

@@ -12,7 +12,7 @@ from fieldstone.records import Example, fingerprint
 if TYPE_CHECKING:
     from fieldstone.answer import Read, System
     from fieldstone.models import Generator
-    from fieldstone.recipes import Build
+    from fieldstone.recipes.build import Build
     from fieldstone.search import Index
     from fieldstone.search.confidence import Weights
 

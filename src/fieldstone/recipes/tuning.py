@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fieldstone.answer import System
     from fieldstone.models import Encoder
     from fieldstone.progress import Progress
-    from fieldstone.recipes import Build
+    from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
     from fieldstone.tune.generator import Row
     from fieldstone.tune.retriever import Contrast, Ranking
