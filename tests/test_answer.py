@@ -216,7 +216,7 @@ def test_how_it_reads_follows_the_generator_unless_told(system):
 
 
 def test_read_apart_cites_the_passage_that_holds_the_answer(system):
-    replies = {"crane": "at most forty tonnes", "nowhere": "unanswerable", "quay": "a walrus"}
+    replies = {"crane": "at most forty tonnes", "nowhere": "unanswerable", "quay": "walrus"}
     fid = with_replies(system, replies, "answer.reading=fid", "answer.abstain_below=0.01", logprob=-0.2)
     found, refused, invented = read(fid, ["What lifts the crane?", "What is nowhere?", "What is a quay?"])
     texts = system.index.library.passage_texts(hit.passage for hit in found.hits)
