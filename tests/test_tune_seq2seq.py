@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fieldstone.errors import ModelError
 from fieldstone.models import Generator, Prompt, load_generator
 from fieldstone.models.seq2seq import Seq2SeqGenerator
 from fieldstone.prompts import fid_prompt
-from fieldstone.settings import GeneratorTuning
+from fieldstone.settings import GeneratorTuning, RetrieverTuning
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -245,39 +246,87 @@ def copied(generator: Generator, rows: list[Row]) -> float:
     return sum(r.text == row.completion for r, row in zip(replies, rows, strict=True)) / len(rows)
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned, list[Row]]:
-    """A T5 from random weights, tuned to copy; the rows it has not seen."""
-    home = tmp_path_factory.mktemp("reader")
-    base = tiny_models.t5(home / "t5", initializer_factor=1.0)
+def right(row: Row) -> int:
+    """The place of the passage whose title is asked for."""
+    key = row.prompt.text.removeprefix("question: ")
+    return next(i for i, passage in enumerate(row.prompt.passages) if f"title: {key} " in passage)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model from random weights, tuned to copy; the rows that it has seen and those that it has not."""
+
+    base: Path
+    tuned: Tuned
+    train: list[Row]
+    held: list[Row]
+
+
+def reader_of(base: Path, home: Path, learning_rate: float) -> Reader:
     train = copying(512, 1)
     held = [row for row in copying(60, 2) if row not in train]
-    tuning = GeneratorTuning(method="full", epochs=10, batch=32, learning_rate=8e-3, checks=1)
-    tuned = run(base, home / "new", train, tuning=tuning, dev_score=lambda its: copied(its, held))
-    return base, tuned, held
+    tuning = GeneratorTuning(method="full", epochs=9, batch=32, learning_rate=learning_rate, checks=1)
+    score = {"dev_score": lambda its: copied(its, held)}
+    return Reader(base, run(base, home / "new", train, tuning=tuning, **score), train, held)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    home = tmp_path_factory.mktemp("reader")
+    return reader_of(tiny_models.t5(home / "t5", initializer_factor=1.0), home, 8e-3)
 
 
 @pytest.mark.slow
-def test_a_reader_copies_the_word_out_of_the_right_one_of_three_passages(
-    reader: tuple[Path, Tuned, list[Row]],
-) -> None:
-    base, tuned, held = reader
-    before, after = load(base), load(tuned.folder)
-    assert copied(before, held) == tuned.scores[0][1] == 0
-    assert copied(after, held) > 0.8  # a reader that cannot tell the passages apart gets a third
+def test_t5_copies_the_word_out_of_the_right_one_of_three_passages(reader: Reader) -> None:
+    assert copied(load(reader.base), reader.held) == reader.tuned.scores[0][1] == 0
+    assert (
+        copied(load(reader.tuned.folder), reader.held) > 0.8
+    )  # 1.0 when this was written; by chance a third
 
 
 @pytest.mark.slow
-def test_the_right_passage_has_the_most_attention(reader: tuple[Path, Tuned, list[Row]]) -> None:
-    _, tuned, held = reader
-    prompts = [row.prompt for row in held]
-    scores = load(tuned.folder).attend(prompts)
-    hits = 0
-    for prompt, its in zip(prompts, scores, strict=True):
-        key = prompt.text.removeprefix("question: ")
-        right = next(i for i, passage in enumerate(prompt.passages) if f"title: {key} " in passage)
-        hits += its[right] == max(its)
-    assert hits / len(held) > 0.6  # by chance a third
+def test_bart_copies_the_word_too(tmp_path: Path) -> None:
+    reader = reader_of(tiny_models.bart(tmp_path / "bart", init_std=0.02), tmp_path, 5e-3)
+    assert copied(load(reader.base), reader.held) == reader.tuned.scores[0][1] == 0
+    assert copied(load(reader.tuned.folder), reader.held) > 0.45  # .63
+
+
+@pytest.mark.slow
+def test_the_right_passage_has_the_most_attention(reader: Reader) -> None:
+    def share(folder: Path) -> float:
+        scores = load(folder).attend([row.prompt for row in reader.held])
+        hits = [its[right(row)] == max(its) for row, its in zip(reader.held, scores, strict=True)]
+        return sum(hits) / len(hits)
+
+    before, after = share(reader.base), share(reader.tuned.folder)
+    assert after > before + 0.15  # .32 and .62
+
+
+@pytest.mark.slow
+def test_a_retriever_learns_from_the_readers_attention(reader: Reader, tmp_path: Path) -> None:
+    from fieldstone.models import load_encoder
+    from fieldstone.tune.retriever import Ranking, tune_retriever
+
+    def passages(row: Row) -> tuple[str, ...]:
+        return tuple(passage.strip() for passage in row.prompt.passages)
+
+    def nearest_is_right(folder: Path) -> float:
+        encoder, hits = load_encoder(str(folder), threads=1), 0
+        for row in reader.held:
+            cosines = encoder.encode_passages(passages(row)) @ encoder.encode_queries([row.prompt.text])[0]
+            hits += int(cosines.argmax()) == right(row)
+        return hits / len(reader.held)
+
+    rows = reader.train[:256]
+    taught = load(reader.tuned.folder).attend([row.prompt for row in rows])
+    data = [Ranking(r.prompt.text, passages(r), its) for r, its in zip(rows, taught, strict=True)]
+    bert = tiny_models.bert(tmp_path / "bert")
+    tuning = RetrieverTuning(
+        loss="distill", teacher_kind="cross-attention", teacher_temperature=1.0, epochs=4, batch=16,
+        learning_rate=1e-3, candidates=3,
+    )  # fmt: skip
+    tuned = tune_retriever(str(bert), data, tmp_path / "new", tuning, device="cpu", threads=1)
+    assert nearest_is_right(tuned.folder) > nearest_is_right(bert) + 0.2  # .17 and .68
 
 
 @pytest.mark.slow
