@@ -262,10 +262,10 @@ class Reader:
     held: list[Row]
 
 
-def reader_of(base: Path, home: Path, learning_rate: float) -> Reader:
+def reader_of(base: Path, home: Path, learning_rate: float, epochs: int) -> Reader:
     train = copying(512, 1)
     held = [row for row in copying(60, 2) if row not in train]
-    tuning = GeneratorTuning(method="full", epochs=9, batch=32, learning_rate=learning_rate, checks=1)
+    tuning = GeneratorTuning(method="full", epochs=epochs, batch=32, learning_rate=learning_rate, checks=1)
     score = {"dev_score": lambda its: copied(its, held)}
     return Reader(base, run(base, home / "new", train, tuning=tuning, **score), train, held)
 
@@ -273,7 +273,7 @@ def reader_of(base: Path, home: Path, learning_rate: float) -> Reader:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     home = tmp_path_factory.mktemp("reader")
-    return reader_of(tiny_models.t5(home / "t5", initializer_factor=1.0), home, 8e-3)
+    return reader_of(tiny_models.t5(home / "t5", initializer_factor=1.0), home, 8e-3, 12)
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_t5_copies_the_word_out_of_the_right_one_of_three_passages(reader: Reade
 
 @pytest.mark.slow
 def test_bart_copies_the_word_too(tmp_path: Path) -> None:
-    reader = reader_of(tiny_models.bart(tmp_path / "bart", init_std=0.02), tmp_path, 5e-3)
+    reader = reader_of(tiny_models.bart(tmp_path / "bart", init_std=0.02), tmp_path, 5e-3, 8)
     assert copied(load(reader.base), reader.held) == reader.tuned.scores[0][1] == 0
     assert copied(load(reader.tuned.folder), reader.held) > 0.45  # .63
 
@@ -299,7 +299,7 @@ def test_the_right_passage_has_the_most_attention(reader: Reader) -> None:
         return sum(hits) / len(hits)
 
     before, after = share(reader.base), share(reader.tuned.folder)
-    assert after > before + 0.15  # .32 and .62
+    assert after > before + 0.3  # .32 and .88
 
 
 @pytest.mark.slow
