@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tiny_models
-from fieldstone.errors import ModelError
+from fieldstone.errors import ModelError, SettingsError
 from fieldstone.models import Generator, Prompt, load_generator
 from fieldstone.models.seq2seq import Seq2SeqGenerator
 from fieldstone.prompts import fid_prompt
@@ -217,6 +217,8 @@ def test_what_cannot_be_tuned_is_told(base: Path, tmp_path: Path) -> None:
         run(tiny_models.llama(tmp_path / "llama"), tmp_path / "none")
     with pytest.raises(ModelError, match="cannot be tuned here; give embedded:smollm2"):
         tune_seq2seq("fake:words", ROWS, tmp_path / "none", TUNING, dev_score=constant)
+    with pytest.raises(SettingsError, match=r"method = qlora.*set lora or full"):
+        run(base, tmp_path / "none", tuning=changed(method="qlora"))
     with pytest.raises(ModelError, match="set a lower generator"):
         run(base, tmp_path / "none", tuning=changed(learning_rate=1e30))
 

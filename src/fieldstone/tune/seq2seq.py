@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM
 
-from fieldstone.errors import ModelError
+from fieldstone.errors import ModelError, SettingsError
 from fieldstone.models import Generator, Options, load_generator
 from fieldstone.models.batches import by_length
 from fieldstone.models.devices import DTYPES, pick_device, pick_dtype
@@ -81,6 +81,10 @@ def tune_seq2seq(
     `tuning.dropout` holds in the model's own layers too.
     """
     began = time.perf_counter()
+    if tuning.method not in ("lora", "full"):
+        raise SettingsError(
+            f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
+        )
     folder = _folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
