@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldstone.answer import System, answer, open_system, stream_answer, way_of_reading
+from fieldstone.answer import System, answer, conclude, open_system, read, stream_answer, way_of_reading
 from fieldstone.models import Completion, Prompt
 from fieldstone.prompts import NO_ANSWER
 from fieldstone.recipes import load_recipe, run
@@ -35,8 +35,10 @@ class Scripted:
 
     def __init__(self, replies: dict[str, str], logprob: float | None = -0.1) -> None:
         self.replies, self.logprob = replies, logprob
+        self.asked: list[Prompt] = []
 
     def generate(self, prompts: list[Prompt], **_: object) -> list[Completion]:
+        self.asked += prompts
         said = [next((r for k, r in self.replies.items() if k in p.prefix + p.text), "") for p in prompts]
         return [Completion(text, 1, self.logprob, True) for text in said]
 
@@ -211,6 +213,24 @@ def test_how_it_reads_follows_the_generator_unless_told(system):
     assert way_of_reading(large, system.settings.answer) == "together"
     told = with_settings(system, "answer.reading=one-by-one")
     assert way_of_reading(large, told.settings.answer) == "one-by-one"
+
+
+def test_read_apart_cites_the_passage_that_holds_the_answer(system):
+    replies = {"crane": "at most forty tonnes", "nowhere": "unanswerable", "quay": "walrus"}
+    fid = with_replies(system, replies, "answer.reading=fid", "answer.abstain_below=0.01", logprob=-0.2)
+    found, refused, invented = read(fid, ["What lifts the crane?", "What is nowhere?", "What is a quay?"])
+    texts = system.index.library.passage_texts(hit.passage for hit in found.hits)
+    shares = [reading.weight for reading in found.readings]
+    assert shares == sorted(shares, reverse=True)
+    assert "forty tonnes" in texts[found.readings[0].hit.passage.id]
+    assert [r.certainty for r in found.readings] == [-0.2] * 4
+    assert not refused.readings
+    given = conclude(fid, found)
+    check(fid, given)
+    assert "forty tonnes" in given.citations[0].quote
+    assert conclude(fid, invented).abstained  # no passage holds a word of it
+    assert len(fid.generator.asked) == 3
+    assert all(len(prompt.passages) == 4 for prompt in fid.generator.asked)
 
 
 def test_a_stream_ends_with_the_whole_answer(system):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fieldstone.answer import System, answer
 from fieldstone.prompts import (
     REFUSAL,
+    fid_prompt,
     one_by_one_prompt,
     parse_one_by_one,
     parse_together,
@@ -42,7 +43,7 @@ def refused(row, reading):
     return parse_one_by_one(row.completion) == ""
 
 
-@pytest.mark.parametrize("reading", ["one-by-one", "together"])
+@pytest.mark.parametrize("reading", ["one-by-one", "together", "fid"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.4])
 def test_so_many_rows_refuse(reading, share):
     rows = lessons(EXAMPLES, TEXTS, reading, GeneratorTuning(refusals=share), 4)
@@ -92,6 +93,30 @@ def test_together_rows_are_the_prompts_of_answering_and_parse_back(hard, passage
             assert set(shown) <= {TEXTS.get(id_) for id_ in (gold.passage_id, *gold.negatives)}
     if passages == 4:
         assert len(seen) == 4  # the gold passage stands anywhere
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("passages", [1, 2, 4, 10])
+def test_fid_rows_hold_the_right_passage_anywhere_among_others(hard, passages):
+    tuning = GeneratorTuning(refusals=0.4, hard_negatives=hard)
+    rows = lessons(EXAMPLES, TEXTS, "fid", tuning, passages, seed=3)
+    questions = {f"question: {e.question}": e for e in EXAMPLES}
+    given_of = {passage: id_ for id_, text in TEXTS.items() for passage in fid_prompt([text], "?").passages}
+    places = set()
+    for row in rows:
+        shown = [given_of[passage] for passage in row.prompt.passages]
+        gold = questions[row.prompt.text]
+        assert row.prompt == fid_prompt([TEXTS[id_] for id_ in shown], gold.question)
+        assert 1 <= len(set(shown)) == len(shown) <= passages
+        if gold.passage_id in shown:
+            assert row.completion == gold.answer
+            places.add(shown.index(gold.passage_id))
+        else:
+            assert row.completion == REFUSAL
+        if hard:
+            assert set(shown) <= {gold.passage_id, *gold.negatives}
+    if passages == 4:
+        assert places == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("reading", ["one-by-one", "together"])

@@ -98,6 +98,11 @@ def test_all_mistakes_are_named_at_once():
             ["search.store = faiss:x", "search.mode = lexical"],
         ),
         (["split.tokens=100", "split.overlap=51"], ["split.overlap = 51", "split.tokens = 100"]),
+        (
+            ["retriever.teacher_kind=cross-attention"],
+            ["retriever.teacher_kind = cross-attention", "retriever.loss = fused"],
+        ),
+        (["retriever.reader=t5"], ["retriever.reader = t5", "retriever.teacher_kind = likelihood"]),
     ],
 )
 def test_a_contradiction_names_both_settings(flags, both):

@@ -6,10 +6,14 @@ import json
 
 import pytest
 
+import tiny_models
+from fieldstone.errors import ModelError
+from fieldstone.models import load_generator
+from fieldstone.prompts import fid_prompt
 from fieldstone.records import with_context
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings
-from fieldstone.tune.teacher import BATCH, rank
+from fieldstone.tune.teacher import BATCH, rank, rank_by_attention
 from ports import Clerk, handbooks, index_of, library_of
 
 QUESTIONS = [
@@ -98,4 +102,41 @@ def test_one_candidate_teaches_nothing(tmp_path):
     assert rank(index, ["What lifts?"], PLAIN, 5, tmp_path / "t.jsonl") == []
     assert rank(index, [], PLAIN, 5, tmp_path / "t.jsonl") == []
     assert [json.loads(line)["found"] for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    library.close()
+
+
+# -- a reader's attention
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    pytest.importorskip("torch")
+    made = tiny_models.t5(tmp_path_factory.mktemp("m") / "t5", initializer_factor=0.7)
+    return load_generator(str(made), dtype="float32", threads=1)
+
+
+def test_attention_scores_stand_beside_their_passages(taught, reader, tmp_path):
+    asked = QUESTIONS[:5]
+    rankings = rank_by_attention(taught, asked, PLAIN, 4, reader, tmp_path / "t.jsonl")
+    assert [r.question for r in rankings] == asked
+    for ranking, hits in zip(rankings, search(taught, asked, PLAIN, 4), strict=True):
+        passages = taught.library.passage_texts(hit.passage for hit in hits)
+        assert ranking.passages == tuple(passages[hit.passage.id] for hit in hits)
+        assert len(set(ranking.scores)) == len(ranking.scores) == 4
+        back = reader.attend([fid_prompt(ranking.passages[::-1], ranking.question)])[0]
+        assert ranking.scores == pytest.approx(back[::-1], abs=1e-4)
+    written = (tmp_path / "t.jsonl").read_bytes()
+    assert rank_by_attention(taught, asked, PLAIN, 4, reader, tmp_path / "t.jsonl") == rankings
+    assert (tmp_path / "t.jsonl").read_bytes() == written
+
+
+def test_another_generator_has_no_attention_to_teach_by(taught, tmp_path):
+    with pytest.raises(ModelError, match=r"clerk has no cross-attention.*name it in retriever\.reader"):
+        rank_by_attention(taught, QUESTIONS, PLAIN, 4, Clerk(), tmp_path / "t.jsonl")
+
+
+def test_no_candidates_are_no_ranking(reader, tmp_path):
+    library = library_of(tmp_path, {"a.md": "# A\n\nThe crane lifts forty tonnes.\n"})
+    index = index_of(tmp_path, library)
+    assert rank_by_attention(index, ["What lifts?", "?"], PLAIN, 5, reader, tmp_path / "t.jsonl") == []
     library.close()

@@ -106,7 +106,7 @@ def gemma2(folder: Path) -> Path:
     )
 
 
-def t5(folder: Path) -> Path:
+def t5(folder: Path, **changes: Any) -> Path:
     """T5: relative positions, no opening token."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
@@ -125,10 +125,11 @@ def t5(folder: Path) -> Path:
         eos_token_id=1,
         initializer_factor=2.0,
     )
+    config.update(changes)
     return _save(folder, T5ForConditionalGeneration(config), tokenizer, eos_token="</s>", pad_token="<pad>")
 
 
-def bart(folder: Path) -> Path:
+def bart(folder: Path, **changes: Any) -> Path:
     """BART: learned positions, an opening token that is forced."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
@@ -151,6 +152,7 @@ def bart(folder: Path) -> Path:
         eos_token_id=2,
         decoder_start_token_id=2,
     )
+    config.update(changes)
     model = BartForConditionalGeneration(config)
     model.generation_config.forced_bos_token_id = 0
     model.generation_config.forced_eos_token_id = None

@@ -1,8 +1,9 @@
 """A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
 
-Two ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
+Three ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
 answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
-passages they came from; a small model needs that.
+passages they came from; a small model needs that. FiD: an encoder-decoder that was tuned for it reads each
+passage apart and writes one answer from all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fieldstone.library import Library
 from fieldstone.models import Completion, Generator, load_generator, reads_long
 from fieldstone.prompts import (
     NO_ANSWER,
+    fid_prompt,
     one_by_one_prompt,
     parse_one_by_one,
     parse_together,
@@ -112,7 +114,7 @@ def read(
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
     reading = way_of_reading(system.generator, system.settings.answer)
-    how = _read_together if reading == "together" else _read_one_by_one
+    how = {"together": _read_together, "fid": _read_fid}.get(reading, _read_one_by_one)
     readings = how(system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
@@ -149,8 +151,8 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
 def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
     """The answer's text in pieces as it is written, then the whole Answer.
 
-    Read together, the text starts to come once the reply has cited a passage that can be trusted. Read one
-    by one, an answer is known only once the passages have been weighed: it comes as one piece.
+    Read together, the text starts to come once the reply has cited a passage that can be trusted. Read in
+    another way, an answer is known only once the passages have been weighed: it comes as one piece.
     """
     if way_of_reading(system.generator, system.settings.answer) != "together":
         whole = answer(system, [question], filter)[0]
@@ -228,6 +230,31 @@ def _read_together(
     ]
     replies = system.generator.generate(prompts, max_tokens=system.settings.answer.max_tokens)
     return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
+
+
+def _read_fid(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
+) -> list[list[Reading]]:
+    """Each passage through the encoder apart, one answer written from all (Izacard and Grave 2021a).
+
+    The reply names no passage: it counts as read out of the one that holds most of its words, and of
+    several the one that the search ranks higher.
+    """
+    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
+    prompts = [
+        fid_prompt([texts[hit.passage.id] for hit in hits], q)
+        for q, hits in zip(questions, found, strict=True)
+        if hits
+    ]
+    most = system.settings.answer.max_tokens
+    replies = iter(system.generator.generate(prompts, max_tokens=most, stop=("\n",)))
+    result = []
+    for hits in found:
+        reply = next(replies) if hits else Completion("", 0, None, True)
+        text, certainty = parse_one_by_one(reply.text), _certainty(reply)
+        readings = [Reading(text, h, _grounding(text, texts[h.passage.id]), certainty) for h in hits if text]
+        result.append(sorted(readings, key=lambda reading: -reading.weight))
+    return result
 
 
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:

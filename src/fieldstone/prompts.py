@@ -116,6 +116,21 @@ def parse_together(reply: str, passages: int) -> tuple[tuple[int, ...], str]:
     return tuple(n for n in numbers if 1 <= n <= passages), match["answer"].strip()
 
 
+def fid_prompt(texts: Sequence[str], question: str) -> Prompt:
+    """The question, with each passage apart (Fusion-in-Decoder, Izacard and Grave 2021a, section 3).
+
+    Their marks: question, title and context. The title is a text's first line, where there are more.
+    """
+    return Prompt(
+        text=f"question: {question.strip()}", passages=tuple(f" {_titled(text.strip())}" for text in texts)
+    )
+
+
+def _titled(text: str) -> str:
+    title, line_break, context = text.partition("\n")
+    return f"title: {title} context: {context.strip()}" if line_break else f"context: {text}"
+
+
 # ALoFTRAG's prompts (Devine 2025, listings 1 to 4), in words of our own.
 RATE_PASSAGE = (
     "You filter texts. Given a text, you say how much useful information it holds: a score from 0 (none) to "

@@ -57,6 +57,7 @@ class ModelSettings(_Branch):
     encoder: str = "embedded:minilm"
     reranker: str = ""
     generator: str = "embedded:smollm2"
+    writer: str = Field("", description="writes the questions; empty: the generator")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(0, ge=0, description="0: one a core")
 
@@ -77,7 +78,7 @@ class SearchSettings(_Branch):
 class AnswerSettings(_Branch):
     """How an answer is read out of the passages."""
 
-    reading: Literal["auto", "one-by-one", "together"] = "auto"
+    reading: Literal["auto", "one-by-one", "together", "fid"] = "auto"
     passages: int = Field(4, ge=1)
     max_tokens: int = Field(48, ge=1)
     abstain_below: float = Field(0.3, ge=0, le=1, description="confidence; where nothing was tuned")
@@ -129,13 +130,32 @@ class RetrieverTuning(_Branch):
         le=1,
         description="share of the target that the generator's likelihood has (fused)",
     )
+    teacher_kind: Literal["likelihood", "cross-attention"] = Field(
+        "likelihood", description="what ranks the candidates (distill): the search with UPR, or a FiD reader"
+    )
+    reader: str = Field("", description="the FiD reader (cross-attention); empty: the generator in use")
     teacher_temperature: float = Field(0.2, gt=0)
     student_temperature: float = Field(0.05, gt=0)
 
+    @model_validator(mode="after")
+    def _teacher_fits(self) -> Self:
+        if self.teacher_kind == "cross-attention" and self.loss != "distill":
+            raise ValueError(
+                f"retriever.teacher_kind = cross-attention teaches the loss distill, "
+                f"but retriever.loss = {self.loss}"
+            )
+        if self.reader and self.teacher_kind != "cross-attention":
+            raise ValueError(
+                f"retriever.reader = {self.reader} is read by the teacher cross-attention alone, "
+                f"but retriever.teacher_kind = {self.teacher_kind}"
+            )
+        return self
+
 
 class GeneratorTuning(_Branch):
-    """How the generator is tuned: low-rank adapters (LoRA), merged into plain weights."""
+    """How the generator is tuned: low-rank adapters (LoRA), merged into plain weights, or all weights."""
 
+    method: Literal["lora", "full"] = "lora"
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -31,8 +31,11 @@ def ask(
         ),
     ] = None,
     reading: Annotated[
-        Literal["auto", "one-by-one", "together"] | None,
-        typer.Option(help="Read the passages one by one, or all in one prompt.", show_default=False),
+        Literal["auto", "one-by-one", "together", "fid"] | None,
+        typer.Option(
+            help="Read the passages one by one, all in one prompt, or by Fusion-in-Decoder.",
+            show_default=False,
+        ),
     ] = None,
     mode: Mode = None,
     rerank: Rerank = None,

@@ -31,6 +31,9 @@ class Prompt:
     keep it. With `chat` the whole is put to the model as one user turn of its chat template, under the
     instruction `system`; without, `prefix + text` is completed as it stands. `prefill` is what the reply
     begins with already: the completion goes on after it and does not repeat it.
+
+    With `passages`, each of them is read apart, behind the rest of the prompt, and the reply is written from
+    all (Fusion-in-Decoder). Encoder-decoders can do that; every other generator raises ModelError.
     """
 
     text: str
@@ -38,6 +41,7 @@ class Prompt:
     system: str = ""
     chat: bool = False
     prefill: str = ""
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

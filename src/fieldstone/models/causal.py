@@ -21,7 +21,7 @@ from fieldstone.models.decoding import Writing, seeds, write
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.forward import BATCH_TOKENS, Forward, Row, Step
 from fieldstone.models.huggingface import explained, read_config, read_model, read_tokenizer
-from fieldstone.models.limits import check_request
+from fieldstone.models.limits import check_request, refuse_passages
 from fieldstone.models.tokens import Tokens
 
 _KEPT_BYTES = 2 << 30
@@ -129,6 +129,7 @@ class CausalGenerator:
 
     def prompt_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """The token ids of a prompt's prefix and of what follows it; training must use the same."""
+        refuse_passages(self.name, prompt)
         tokens, prefix, text = self._tokens, prompt.prefix, prompt.text
         if prompt.chat:
             template = self._template(prompt.system)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fieldstone.errors import EndpointError, ModelError
 from fieldstone.models import Completion, Encoder, Generator, Options, Prompt, Reranker, Score, Vectors
-from fieldstone.models.limits import check_request
+from fieldstone.models.limits import check_request, refuse_passages
 from fieldstone.models.wire import Wire
 from fieldstone.records import fingerprint
 
@@ -119,6 +119,7 @@ class EndpointGenerator:
     def _request(
         self, prompt: Prompt, max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> tuple[str, dict[str, Any]]:
+        refuse_passages(self.name, prompt)
         body: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if stop:
             body["stop"] = list(stop)
@@ -159,6 +160,7 @@ class EndpointGenerator:
             return Completion(str(text), count, logprob, choice.get("finish_reason") == "stop")
 
     def _score(self, prompt: Prompt, completion: str) -> Score:
+        refuse_passages(self.name, prompt)
         if prompt.chat:
             raise EndpointError(
                 f"{self.name}: the chat API gives no log-probabilities of a given text; "

@@ -16,6 +16,7 @@ import numpy as np
 
 from fieldstone.errors import ModelError
 from fieldstone.models import Completion, Encoder, Generator, Options, Prompt, Reranker, Score, Vectors
+from fieldstone.models.limits import refuse_passages
 
 _WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
@@ -145,6 +146,8 @@ class FakeGenerator:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """A unigram model of each prompt, mixed with one in which all words are alike."""
+        for prompt in prompts:
+            refuse_passages(self.name, prompt)
         return [_unigram(p.prefix + p.text + p.prefill, c) for p, c in zip(prompts, completions, strict=True)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -157,6 +160,7 @@ class FakeGenerator:
     def _complete(
         self, prompt: Prompt, max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> Completion:
+        refuse_passages(self.name, prompt)
         whole = prompt.prefix + prompt.text
         length = len(_words(whole))
         if length > self.context_tokens:

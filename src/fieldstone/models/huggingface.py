@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstone.errors import ModelError
-from fieldstone.models import Encoder, Generator, Options, Reranker
+from fieldstone.models import BACKENDS, Encoder, Generator, Options, Reranker
 from fieldstone.models.devices import pick_device, pick_dtype, thread_count
 
 
@@ -39,6 +39,13 @@ def load_generator(name: str, options: Options) -> Generator:
     if read_config(name, folder).is_encoder_decoder:
         return Seq2SeqGenerator(name, folder, options)
     return CausalGenerator(name, folder, options)
+
+
+def is_encoder_decoder(name: str) -> bool:
+    """Whether the generator called `name` is a folder or hub id with an encoder of its own (T5, BART)."""
+    if name.partition(":")[0] in BACKENDS:
+        return False
+    return bool(read_config(name, resolve(name)).is_encoder_decoder)
 
 
 def resolve(name: str) -> Path:

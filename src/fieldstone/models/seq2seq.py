@@ -1,4 +1,9 @@
-"""An encoder-decoder model (T5, BART): batched writing and exact scoring."""
+"""An encoder-decoder model (T5, BART): batched writing and exact scoring, also from passages read apart.
+
+Fusion-in-Decoder (Izacard and Grave 2021a, "Leveraging Passage Retrieval with Generative Models for Open
+Domain Question Answering", section 3): the question goes through the encoder with each passage apart, and the
+decoder attends to the states of all, one after another. A plain prompt is the case of one part.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM
 
 from fieldstone.errors import ModelError
 from fieldstone.models import Completion, Options, Prompt, Score
 from fieldstone.models.batches import by_length
+from fieldstone.models.cross_attention import attention_to_parts
 from fieldstone.models.decoding import Writing, seeds, write
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.huggingface import read_model, read_tokenizer
@@ -19,6 +26,9 @@ from fieldstone.models.limits import check_request
 from fieldstone.models.tokens import Tokens, framed
 
 _BATCH_TOKENS = 4096
+
+Parts = list[list[int]]
+"""The token ids of one prompt, as the encoder reads them: a list for each text that it reads apart."""
 
 
 class Seq2SeqGenerator:
@@ -47,6 +57,7 @@ class Seq2SeqGenerator:
             else [given, getattr(config, "eos_token_id", None), self._tokenizer.eos_token_id]
         )
         self._ends = frozenset(int(i) for i in ends if i is not None)
+        self.pad = int(self._tokenizer.pad_token_id or 0)
         self.name = name
         self.fingerprint = weights_fingerprint(folder, loaded.dtype, cache=options.cache)
 
@@ -65,7 +76,7 @@ class Seq2SeqGenerator:
         rows = self._writings(ids, max_tokens, stop, temperature, seed)
         for prefill in dict.fromkeys(prompt.prefill for prompt in prompts):
             same = [i for i, prompt in enumerate(prompts) if prompt.prefill == prefill]
-            for batch in by_length([len(ids[i]) for i in same], budget=_BATCH_TOKENS):
+            for batch in by_length([length(ids[i]) for i in same], budget=_BATCH_TOKENS):
                 own = [same[i] for i in batch]
                 for _ in self._write([ids[i] for i in own], [rows[i] for i in own], prefill, temperature):
                     pass
@@ -94,7 +105,7 @@ class Seq2SeqGenerator:
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Exact log-probability of each completion given its prompt, without the end of text."""
         ids = self._prompts(prompts)
-        begun = [self._begun(prompt.prefill) for prompt in prompts]
+        begun = [self.begun_ids(prompt) for prompt in prompts]
         wanted = self._tokens.encode(completions)
         if len(wanted) != len(ids):
             raise ModelError(f"{len(ids)} prompts and {len(wanted)} completions: there must be one each")
@@ -102,12 +113,31 @@ class Seq2SeqGenerator:
             self._check_length(len(start) + len(row))
         logprobs = [0.0] * len(ids)
         for batch in by_length(
-            [len(a) + len(b) for a, b in zip(ids, wanted, strict=True)], budget=_BATCH_TOKENS
+            [length(a) + len(b) for a, b in zip(ids, wanted, strict=True)], budget=_BATCH_TOKENS
         ):
             sums = self._score([ids[i] for i in batch], [begun[i] for i in batch], [wanted[i] for i in batch])
             for i, logprob in zip(batch, sums, strict=True):
                 logprobs[i] = logprob
         return [Score(logprob, len(row)) for logprob, row in zip(logprobs, wanted, strict=True)]
+
+    def attend(self, prompts: Sequence[Prompt]) -> list[tuple[float, ...]]:
+        """How much the first token of the reply attends to each passage of a prompt: the teacher's G(q, p).
+
+        Izacard and Grave 2021b, "Distilling Knowledge from Reader to Retriever for Question Answering",
+        section 3: the attention before its softmax, as a mean over layers, heads and the tokens of the
+        passage's part, which are, as in the authors' code, all that the encoder read in it.
+        """
+        ids = self._prompts(prompts)
+        found: list[tuple[float, ...]] = [()] * len(ids)
+        for batch in by_length([length(parts) for parts in ids], budget=_BATCH_TOKENS):
+            with torch.inference_mode():
+                states, seen = joined_states(self._model, [ids[i] for i in batch], self.pad)
+                start = torch.tensor([self._start] * len(batch), device=self._device)
+                lengths = [[len(part) for part in ids[i]] for i in batch]
+                scores = attention_to_parts(self._model, states, seen, start, lengths)
+            for i, its in zip(batch, scores, strict=True):
+                found[i] = its
+        return found
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens."""
@@ -116,19 +146,30 @@ class Seq2SeqGenerator:
     def forget(self) -> None:
         """Nothing is kept of earlier prompts."""
 
-    def _prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        texts = []
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> list[Parts]:
+        """What the encoder reads for each prompt; training must use the same."""
+        texts: list[list[str]] = []
         for prompt in prompts:
             instruction = f"{prompt.system}\n" if prompt.chat and prompt.system else ""
-            texts.append(instruction + prompt.prefix + prompt.text)
-        ids: list[list[int]] = [encoding.ids for encoding in self._frame.encode_batch(texts)]
-        for row in ids:
-            self._check_length(len(row))
-        return [row or [self._start[0]] for row in ids]
+            shared = instruction + prompt.prefix + prompt.text
+            texts.append([shared + passage for passage in prompt.passages or ("",)])
+        flat = iter(self._frame.encode_batch([text for its in texts for text in its]))
+        return [[next(flat).ids or [self._start[0]] for _ in its] for its in texts]
 
-    def _begun(self, prefill: str) -> list[int]:
-        """What the decoder has before its first token of its own."""
-        return self._start + self._tokens.encode([prefill])[0]
+    def begun_ids(self, prompt: Prompt) -> list[int]:
+        """What the decoder has before its first token of its own; training must use the same."""
+        return self._start + self._tokens.encode([prompt.prefill])[0]
+
+    def learnt_ids(self, completion: str) -> list[int]:
+        """The token ids of a completion and of the end of text. For training."""
+        end = self._tokenizer.eos_token_id
+        return self._tokens.encode([completion])[0] + [min(self._ends) if end is None else int(end)]
+
+    def _prompts(self, prompts: Sequence[Prompt]) -> list[Parts]:
+        ids = self.prompt_ids(prompts)
+        for parts in ids:
+            self._check_length(max(map(len, parts)))
+        return ids
 
     def _check_length(self, length: int) -> None:
         if length > self.context_tokens:
@@ -138,32 +179,21 @@ class Seq2SeqGenerator:
             )
 
     def _writings(
-        self, ids: list[list[int]], max_tokens: int, stop: Sequence[str], temperature: float, seed: int
+        self, ids: list[Parts], max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> list[Writing]:
         limit = min(max_tokens, self.context_tokens - len(self._start))
-        own = seeds(seed, ids, temperature)
+        own = seeds(seed, [[token for part in parts for token in part] for parts in ids], temperature)
         return [Writing(self._tokens, limit, stop, self._ends, one) for one in own]
 
-    def _encoded(self, ids: list[list[int]]) -> tuple[Any, torch.Tensor]:
-        """The encoder's output for a batch, and its mask."""
-        width = max(len(row) for row in ids)
-        padded = torch.full((len(ids), width), self._tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(ids), width), dtype=torch.long)
-        for i, row in enumerate(ids):
-            padded[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        mask = mask.to(self._device)
-        return self._model.get_encoder()(input_ids=padded.to(self._device), attention_mask=mask), mask
-
     @torch.inference_mode()
-    def _score(self, ids: list[list[int]], begun: list[list[int]], wanted: list[list[int]]) -> list[float]:
-        encoded, mask = self._encoded(ids)
+    def _score(self, ids: list[Parts], begun: list[list[int]], wanted: list[list[int]]) -> list[float]:
+        states, mask = joined_states(self._model, ids, self.pad)
         read = [start + row for start, row in zip(begun, wanted, strict=True)]
         inputs = torch.zeros((len(ids), max(len(row) for row in read)), dtype=torch.long)
         for i, row in enumerate(read):
             inputs[i, : len(row)] = torch.tensor(row)
         out = self._model(
-            encoder_outputs=encoded,
+            encoder_outputs=(states,),
             attention_mask=mask,
             decoder_input_ids=inputs.to(self._device),
             use_cache=False,
@@ -176,18 +206,19 @@ class Seq2SeqGenerator:
         return sums
 
     def _write(
-        self, ids: list[list[int]], writings: Sequence[Writing], prefill: str, temperature: float
+        self, ids: list[Parts], writings: Sequence[Writing], prefill: str, temperature: float
     ) -> Iterator[None]:
         """Writes all rows at once, a token each a step."""
         if all(writing.done for writing in writings):
             return
         with torch.inference_mode():
-            encoded, mask = self._encoded(ids)
-            start = torch.tensor([self._begun(prefill)] * len(ids), device=self._device)
+            states, mask = joined_states(self._model, ids, self.pad)
+            begun = self._start + self._tokens.encode([prefill])[0]
+            start = torch.tensor([begun] * len(ids), device=self._device)
             out = self._model(
-                encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, use_cache=True
+                encoder_outputs=(states,), attention_mask=mask, decoder_input_ids=start, use_cache=True
             )
-        cache, states = out.past_key_values, encoded.last_hidden_state
+        cache = out.past_key_values
 
         def advance(going: list[int], chosen: list[int]) -> torch.Tensor:
             nonlocal mask, states
@@ -213,6 +244,31 @@ class Seq2SeqGenerator:
                 except StopIteration:
                     return
             yield
+
+
+def length(parts: Parts) -> int:
+    """Tokens of all parts of a prompt."""
+    return sum(map(len, parts))
+
+
+def joined_states(model: Any, ids: Sequence[Parts], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the decoder attends to: the encoder's states (prompts, tokens, width), and a mask (1: it counts).
+
+    Each part goes through the encoder apart; the states of a prompt's parts follow one another.
+    """
+    parts = [torch.tensor(part) for prompt in ids for part in prompt]
+    padded = pad_sequence(parts, batch_first=True, padding_value=pad).to(model.device)
+    own = _mask([len(part) for part in parts]).to(model.device)
+    states = model.get_encoder()(input_ids=padded, attention_mask=own).last_hidden_state
+    lengths = [length(prompt) for prompt in ids]
+    return (
+        pad_sequence(states[own.bool()].split(lengths), batch_first=True),
+        _mask(lengths).to(model.device),
+    )
+
+
+def _mask(lengths: Sequence[int]) -> torch.Tensor:
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
 
 
 def _decoder_start(name: str, model: Any, frame: Any) -> list[int]:

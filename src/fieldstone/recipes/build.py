@@ -53,8 +53,14 @@ class Build:
 
     @cached_property
     def generator(self) -> Generator:
-        """The generator of the settings, untuned: it writes the questions and teaches."""
+        """The generator of the settings, untuned: it teaches, and writes the questions if no other does."""
         return self.load_generator(self.settings.models.generator)
+
+    @property
+    def writer(self) -> Generator:
+        """What writes the questions."""
+        named = self.settings.models.writer
+        return self.load_generator(named) if named else self.generator
 
     def load_encoder(self, name: str) -> Encoder:
         """The encoder of that name, on the device of the settings."""

@@ -50,12 +50,13 @@ def synthesize(build: Build) -> dict[str, Any]:
     folder, own = build.workspace.path / "examples", _own_examples(build)
     inputs = fingerprint(
         build.library.meta("library"), build.passages_mark, build.settings.synthesize, build.settings.seed,
-        build.settings.models.generator, build.settings.search.mode, *map(asdict, own),
+        build.settings.models.writer or build.settings.models.generator, build.settings.search.mode,
+        *map(asdict, own),
     )  # fmt: skip
     done = build.done("synthesize", inputs)
     if done and all((folder / f"{split}.jsonl").exists() for split in SPLITS):
         return done
-    index, generator = build.open_index(), build.generator
+    index, generator = build.open_index(), build.writer
     made = write(folder, index, generator, build.settings, own, build.progress)
     return {"inputs": inputs, "model": generator.name, **asdict(made)}
 
@@ -66,7 +67,7 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     base = settings.models.encoder
     id_ = fingerprint(
         "retriever", base, settings.retriever, settings.search, settings.models.generator, settings.seed,
-        *(e.id for e in train),
+        *(e.id for e in train), *_taught_by(build),
     )  # fmt: skip
     if len(train) < 2:
         return {"skipped": f"{len(train)} training questions are too few"}
@@ -105,12 +106,17 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     settings, train = build.settings, answerable(build.examples("train"))
     how, texts = settings.retriever, build.library.passage_texts()
     train = [e for e in train if e.passage_id in texts]
-    mark = fingerprint(how.loss, how.candidates, how.negatives, settings.seed, *(e.id for e in train))
+    made_by = (how.loss, how.candidates, how.negatives, settings.seed, *_taught_by(build))
+    mark = fingerprint(*made_by, *(e.id for e in train))
     kept = build.workspace.cache / "teacher" / f"{mark}.jsonl"
     if how.loss == "distill":
-        from fieldstone.tune.teacher import rank
+        from fieldstone.tune.teacher import rank, rank_by_attention
 
         questions = [e.question for e in train]
+        if how.teacher_kind == "cross-attention":
+            reader = build.load_generator(_reader(build))
+            found = (build.open_index(), questions, settings.search, how.candidates)
+            return rank_by_attention(*found, reader, kept, build.progress)
         index = build.open_index(likelihood=True)
         return rank(index, questions, settings.search, how.candidates, kept, build.progress)
     if how.loss == "fused":
@@ -122,6 +128,17 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     from fieldstone.tune.contrast import contrast
 
     return [contrast(e, [n for n in e.negatives if n in texts], texts) for e in train]
+
+
+def _reader(build: Build) -> str:
+    """The reader whose cross-attention teaches the retriever."""
+    return build.settings.retriever.reader or build.in_use("generator")
+
+
+def _taught_by(build: Build) -> tuple[str, ...]:
+    """The reader, where one teaches; nothing where the settings name the teacher."""
+    attentive = build.settings.retriever.teacher_kind == "cross-attention"
+    return (Path(_reader(build)).name,) if attentive else ()
 
 
 def tune_generator(build: Build) -> dict[str, Any]:
@@ -138,7 +155,12 @@ def tune_generator(build: Build) -> dict[str, Any]:
     if base.startswith(("http://", "https://")):
         return {"skipped": f"{base} is a model server, whose weights cannot be tuned from here"}
 
-    from fieldstone.tune.generator import tune_generator as tune
+    from fieldstone.models.huggingface import is_encoder_decoder
+
+    if is_encoder_decoder(base):
+        from fieldstone.tune.seq2seq import tune_seq2seq as tune
+    else:
+        from fieldstone.tune.generator import tune_generator as tune
 
     rows = generator_rows(build, train, settings.seed)
     if len(rows) < 2:

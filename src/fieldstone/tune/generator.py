@@ -186,7 +186,7 @@ def _folder(base: str) -> Path:
 def _texts(generator: Generator, rows: Sequence[Row]) -> list[tuple[list[int], list[int]]]:
     """The tokens of each row's prompt and those to learn after it, for the rows that fit into the context."""
     if not isinstance(generator, CausalGenerator):
-        raise ModelError(f"{generator.name} is no causal model, and no other is tuned; give a causal one")
+        raise ModelError(f"{generator.name} is no causal model; tune an encoder-decoder with tune_seq2seq")
     texts = []
     for row in rows:
         prefix, rest = generator.prompt_ids(row.prompt)

@@ -1,12 +1,12 @@
-"""What the generator is tuned on: examples as prompts and what follows them, either way of reading."""
+"""What the generator is tuned on: examples as prompts and what follows them, in each way of reading."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fieldstone.models import Prompt
-from fieldstone.prompts import REFUSAL, one_by_one_prompt, together_prompt, together_reply
+from fieldstone.prompts import REFUSAL, fid_prompt, one_by_one_prompt, together_prompt, together_reply
 from fieldstone.records import Example, fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.generator import Row
@@ -29,8 +29,11 @@ def lessons(
     is how many are read together.
     """
     present = [e for e in examples if {e.passage_id, *e.negatives} - {None} <= texts.keys()]
+    shown = (present, texts, passages, tuning.hard_negatives, seed)
     if reading == "together":
-        rows, refusals = _together(present, texts, passages, tuning.hard_negatives, seed)
+        rows, refusals = _several(*shown, together_prompt, together_reply)
+    elif reading == "fid":
+        rows, refusals = _several(*shown, fid_prompt, _fid_reply)
     else:
         rows, refusals = _one_by_one(present, texts)
     random.Random(fingerprint("lessons", seed)).shuffle(refusals)
@@ -49,10 +52,20 @@ def _one_by_one(examples: Iterable[Example], texts: Mapping[str, str]) -> tuple[
     return rows, refusals
 
 
-def _together(
-    examples: Iterable[Example], texts: Mapping[str, str], passages: int, hard: bool, seed: int
+def _several(
+    examples: Iterable[Example],
+    texts: Mapping[str, str],
+    passages: int,
+    hard: bool,
+    seed: int,
+    ask: Callable[[Sequence[str], str], Prompt],
+    reply: Callable[[int, str], str],
 ) -> tuple[list[Row], list[Row]]:
-    """The passage among its hard negatives, cited first (ALoFTRAG's step 5); without it, the refusal."""
+    """The passage among its hard negatives (ALoFTRAG's step 5); without it, the refusal.
+
+    `ask` makes a prompt of texts and a question, `reply` what it is answered, of the number of the right text
+    (0: none) and the answer.
+    """
     rows, refusals = [], []
     for example in examples:
         chance = random.Random(fingerprint("together", seed, example.id))
@@ -62,14 +75,16 @@ def _together(
             wrong = chance.sample(others, min(passages, len(others)))
         chance.shuffle(wrong)
         if wrong:
-            refusals.append(Row(_prompt(wrong[:passages], texts, example), together_reply(0, "")))
+            prompt = ask([texts[id_] for id_ in wrong[:passages]], example.question)
+            refusals.append(Row(prompt, reply(0, "")))
         if example.passage_id is not None and example.answer:
             shown = wrong[: passages - 1]
             place = chance.randrange(len(shown) + 1)
             shown.insert(place, example.passage_id)
-            rows.append(Row(_prompt(shown, texts, example), together_reply(place + 1, example.answer)))
+            prompt = ask([texts[id_] for id_ in shown], example.question)
+            rows.append(Row(prompt, reply(place + 1, example.answer)))
     return rows, refusals
 
 
-def _prompt(ids: Sequence[str], texts: Mapping[str, str], example: Example) -> Prompt:
-    return together_prompt([texts[id_] for id_ in ids], example.question)
+def _fid_reply(_: int, answer: str) -> str:
+    return answer or REFUSAL

@@ -1,20 +1,23 @@
-"""The teacher of the retriever: the whole search, with the generator's likelihood of the question (ART).
+"""The teachers of the retriever: the search with the generator's likelihood (ART), or a reader's attention.
 
-It needs no labels, only questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense Passage
-Retriever", with the fused ranking mixed in as in our search.
+The first needs no labels, only questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense
+Passage Retriever", with the fused ranking mixed in as in our search. The second needs a reader that was tuned
+as Fusion-in-Decoder: Izacard and Grave (2021b), "Distilling Knowledge from Reader to Retriever for Question
+Answering".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fieldstone.errors import ModelError
 from fieldstone.examples import whole_lines
 from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
-from fieldstone.prompts import likelihood_prompt
+from fieldstone.prompts import fid_prompt, likelihood_prompt
 from fieldstone.records import fingerprint
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings
@@ -46,7 +49,52 @@ def rank(
         found = search(index, batch, teacher, candidates)
         return [[(hit.passage.id, hit.score) for hit in hits] for hits in found]
 
-    found = list(_by_batches(questions, ranked, kept, progress))
+    return _rankings(index, questions, _by_batches(questions, ranked, kept, progress))
+
+
+def rank_by_attention(
+    index: Index,
+    questions: Sequence[str],
+    search_settings: SearchSettings,
+    candidates: int,
+    reader: Generator,
+    kept: Path,
+    progress: Progress = silent,
+) -> list[Ranking]:
+    """How much the reader attends to each question's candidates while it begins to answer from all of them.
+
+    Otherwise as `rank`. The candidates are those of the search without reranking. Raises ModelError for a
+    reader that is no encoder-decoder.
+    """
+    from fieldstone.models.seq2seq import Seq2SeqGenerator  # here: it loads torch
+
+    if not isinstance(reader, Seq2SeqGenerator):
+        raise ModelError(
+            f"{reader.name} has no cross-attention, by which retriever.teacher_kind = cross-attention "
+            "teaches; tune a T5 or a BART with answer.reading = fid and name it in retriever.reader"
+        )
+    plain = search_settings.model_copy(update={"rerank": "none"})
+
+    def ranked(batch: Sequence[str]) -> list[list[tuple[str, float]]]:
+        found = search(index, batch, plain, candidates)
+        texts = index.library.passage_texts(hit.passage for hits in found for hit in hits)
+        read = [[hit.passage.id for hit in hits] for hits in found]
+        asked = [
+            fid_prompt([texts[id_] for id_ in ids], question)
+            for question, ids in zip(batch, read, strict=True)
+            if ids
+        ]
+        scores = iter(reader.attend(asked))
+        return [list(zip(ids, next(scores), strict=True)) if ids else [] for ids in read]
+
+    return _rankings(index, questions, _by_batches(questions, ranked, kept, progress))
+
+
+def _rankings(
+    index: Index, questions: Sequence[str], ranked: Iterable[Sequence[tuple[str, float]]]
+) -> list[Ranking]:
+    """Passages' ids and scores as texts and scores; a single candidate teaches nothing."""
+    found = list(ranked)
     present = index.library.passages(sorted({id_ for ranking in found for id_, _ in ranking}))
     texts = index.library.passage_texts(present)
     return [

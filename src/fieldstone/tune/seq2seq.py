@@ -1,0 +1,266 @@
+"""Tune an encoder-decoder (T5, BART) on prompts and replies, of one text or of passages read apart.
+
+The decoder learns the reply and the end of text; the prompt, and what the decoder is given to begin with, are
+read but not learnt. Rows whose prompts hold `passages` make a Fusion-in-Decoder reader (Izacard and Grave
+2021a); the loss is the same. All weights are tuned (`method` full, as there), or low-rank adapters on all
+linear layers (lora, merged at the end). As in `tune.generator`, every step follows from the rows, the
+settings and the seed alone, so a run that was stopped goes on from its last checkpoint and ends as if it had
+not been.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForSeq2SeqLM
+
+from fieldstone.errors import ModelError, SettingsError
+from fieldstone.models import Generator, Options, load_generator
+from fieldstone.models.batches import by_length
+from fieldstone.models.devices import DTYPES, pick_device, pick_dtype
+from fieldstone.models.files import weights_fingerprint
+from fieldstone.models.huggingface import explained, quiet, read_config, read_model, read_tokenizer
+from fieldstone.models.seq2seq import Parts, Seq2SeqGenerator, joined_states, length
+from fieldstone.progress import Progress, silent
+from fieldstone.records import fingerprint
+from fieldstone.settings import GeneratorTuning
+from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.generator import (
+    _SAVED_EVERY,
+    _STEP,
+    Row,
+    Tuned,
+    _epoch,
+    _finish,
+    _finished,
+    _folder,
+    _micro_batch,
+    _rate,
+    _recompute,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """A row as token ids: what the encoder reads, what the decoder begins with, what it learns after that."""
+
+    read: Parts
+    begun: list[int]
+    learnt: list[int]
+
+    @property
+    def tokens(self) -> int:
+        return length(self.read) + len(self.begun) + len(self.learnt)
+
+
+def tune_seq2seq(
+    base: str,
+    rows: Sequence[Row],
+    into: Path,
+    tuning: GeneratorTuning,
+    *,
+    dev_score: Callable[[Generator], float],
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Tuned:
+    """Tune `base` on `rows`, as `tune_generator` does a causal model: the same folders, facts and errors.
+
+    `tuning.dropout` holds in the model's own layers too.
+    """
+    began = time.perf_counter()
+    if tuning.method not in ("lora", "full"):
+        raise SettingsError(
+            f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
+        )
+    folder = _folder(base)
+    key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
+    work = into.with_name(f"{into.name}.tuning")
+    if finished := _finished(into, key):
+        shutil.rmtree(work, ignore_errors=True)
+        return finished
+    generator = load_generator(base, device=device, threads=threads)
+    if not isinstance(generator, Seq2SeqGenerator):
+        raise ModelError(f"{base} has no encoder of its own; tune it with tune_generator")
+    lessons, pad = _lessons(generator, rows), generator.pad
+    del generator  # one copy of the weights less while tuning
+    lengths = [lesson.tokens for lesson in lessons]
+    an_epoch = math.ceil(len(lessons) / tuning.batch)
+    steps = an_epoch * tuning.epochs
+    checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
+    batches = [
+        [],
+        *(batch for epoch in range(tuning.epochs) for batch in _epoch(lengths, tuning, seed, epoch)),
+    ]
+    where = pick_device(device).name
+    half = pick_dtype(where) == "bfloat16"  # float16 would overflow in T5, and its gradients underflow
+    with torch.random.fork_rng([where] if where.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        # weights that are learnt must be in float32: a small step is lost in the eight bits of bfloat16
+        precision = "bfloat16" if half and tuning.method == "lora" else "float32"
+        model = _learner(base, folder, tuning, Options(device=where, threads=threads, dtype=precision))
+        _set_dropout(model.train(), tuning.dropout)
+        budget = _micro_batch(model.config, where)
+        if max(lengths) > 2 * budget:
+            _recompute(model)
+        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+        optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
+        history = resumed(work, key, learnt, optimizer)
+        before, saved = history.seconds, began
+        progress(_STEP, max(history.step, 0), steps, "steps")
+        for step in range(history.step + 1, steps + 1):
+            if step:
+                started = time.perf_counter()
+                optimizer.param_groups[0]["lr"] = tuning.learning_rate * _rate(step, steps, tuning.warmup)
+                torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
+                loss = _learn(model, [lessons[i] for i in batches[step]], budget, pad, half)
+                torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
+                optimizer.step()
+                history.losses.append(loss)
+                history.tokens += sum(lengths[i] for i in batches[step])
+                history.training += time.perf_counter() - started
+            if step in checks:
+                name = base
+                if step:
+                    name = str(work / f"step-{step}")
+                    with writing(into):
+                        _write(base, folder, tuning, threads, learnt, Path(name))
+                score = dev_score(load_generator(name, device=device, threads=threads))
+                history.scores.append((step, float(score)))
+            history.step, now = step, time.perf_counter()
+            if step in checks or now - saved > _SAVED_EVERY:
+                saved, history.seconds = now, before + now - began
+                with writing(into):
+                    save_checkpoint(work, key, history, learnt, optimizer)
+            if step:
+                progress(_STEP, step, steps, "steps")
+    tuned = Tuned(
+        folder=into,
+        steps=steps,
+        seconds=round(history.seconds, 3),
+        losses=tuple(history.losses),
+        scores=tuple(history.scores),
+        best_step=history.best,
+        rows=len(lessons),
+        too_long=len(rows) - len(lessons),
+        trainable=sum(weights.numel() for weights in learnt.values()),
+        tokens_per_second=round(history.tokens / history.training, 1),
+        device=where,
+        dtype="bfloat16" if half else "float32",
+    )
+    with writing(into):
+        _finish(work, key, tuned)
+    return tuned
+
+
+def _lessons(generator: Seq2SeqGenerator, rows: Sequence[Row]) -> list[_Lesson]:
+    """The rows whose texts fit, each by itself, into the model's context."""
+    lessons = []
+    for row, read in zip(rows, generator.prompt_ids([row.prompt for row in rows]), strict=True):
+        begun, learnt = generator.begun_ids(row.prompt), generator.learnt_ids(row.completion)
+        if max(*map(len, read), len(begun) + len(learnt)) <= generator.context_tokens:
+            lessons.append(_Lesson(read, begun, learnt))
+    if not lessons:
+        raise ModelError(
+            f"none of {len(rows)} rows fits into the {generator.context_tokens} tokens of {generator.name}; "
+            "give rows, with shorter passages"
+        )
+    return lessons
+
+
+def _learner(base: str, folder: Path, tuning: GeneratorTuning, options: Options) -> Any:
+    """The base with all weights to be learnt, or with fresh adapters in float32."""
+    model = read_model(base, folder, AutoModelForSeq2SeqLM, options).model
+    if tuning.method == "full":
+        return model.requires_grad_(True)
+    lora = LoraConfig(
+        r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules="all-linear",
+        task_type="SEQ_2_SEQ_LM",
+    )  # fmt: skip
+    with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+        return get_peft_model(model, lora)
+
+
+def _set_dropout(model: Any, share: float) -> None:
+    """The settings' dropout in the place of the model's own, which keeps it as modules and as numbers."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
+
+
+def _learn(model: Any, batch: Sequence[_Lesson], budget: int, pad: int, half: bool) -> float:
+    """Puts the gradients of a batch's mean loss a learnt token into place; the loss.
+
+    Read in parts of `budget` tokens. With `half`, products are computed in bfloat16 (autocast).
+    """
+    model.zero_grad()
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are inside
+    count = sum(len(lesson.learnt) for lesson in batch)
+    loss = 0.0
+    for part in by_length([lesson.tokens for lesson in batch], budget=budget):
+        its = [batch[i] for i in part]
+        inputs, labels = (tensor.to(model.device) for tensor in _tensors(its))
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
+            states, seen = joined_states(plain, [lesson.read for lesson in its], pad)
+            logits = plain(
+                encoder_outputs=(states,), attention_mask=seen, decoder_input_ids=inputs, use_cache=False
+            ).logits
+        summed = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+        torch.autograd.backward(summed / count)
+        loss += summed.item() / count
+    if not math.isfinite(loss):
+        raise ModelError(f"the loss became {loss}; set a lower generator.learning_rate and start again")
+    return loss
+
+
+def _tensors(batch: Sequence[_Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The decoder's input (rows, width), and the label at each of its places (-100: none).
+
+    The label stands where it is predicted, one place before it is read. Padding is to the right, where
+    causality keeps it from being seen.
+    """
+    inputs = [torch.tensor(lesson.begun + lesson.learnt[:-1]) for lesson in batch]
+    labels = [torch.tensor([-100] * (len(lesson.begun) - 1) + lesson.learnt) for lesson in batch]
+    return (
+        pad_sequence(inputs, batch_first=True),
+        pad_sequence(labels, batch_first=True, padding_value=-100),
+    )
+
+
+def _write(
+    base: str,
+    folder: Path,
+    tuning: GeneratorTuning,
+    threads: int | None,
+    learnt: Mapping[str, torch.Tensor],
+    target: Path,
+) -> None:
+    """Writes the base with what was learnt as a plain folder, in the number type that the base is kept in.
+
+    Adapters are added to the weights as they are kept, not to those in training, which may be rounded.
+    """
+    kept = str(read_config(base, folder).dtype).removeprefix("torch.")
+    options = Options(device="cpu", threads=threads, dtype=kept if kept in DTYPES else "float32")
+    model = _learner(base, folder, tuning, options)
+    model.load_state_dict({name: weights.detach().cpu() for name, weights in learnt.items()}, strict=False)
+    shutil.rmtree(target, ignore_errors=True)
+    with quiet():
+        whole = model if tuning.method == "full" else model.merge_and_unload()
+        whole.save_pretrained(target)
+        read_tokenizer(base, folder).save_pretrained(target)
