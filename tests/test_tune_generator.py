@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from fieldstone.tune import generator as tune  # noqa: E402
+from fieldstone.tune import weights as weights_of  # noqa: E402
 from fieldstone.tune.generator import Row, Tuned, tune_generator  # noqa: E402
 
 TUNING = GeneratorTuning(rank=4, alpha=8, epochs=2, batch=4, learning_rate=5e-3, checks=2)
@@ -102,7 +103,7 @@ def test_the_weights_move_and_the_answers_are_learnt(base: Path, tmp_path: Path,
 def test_the_loss_is_that_of_answers_and_ends_alone(
     base: Path, tmp_path: Path, exact: None, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "_ACTIVATIONS", room)
+    monkeypatch.setattr(weights_of, "_ACTIVATIONS", room)
     whole = TUNING.model_copy(update={"batch": len(ROWS), "dropout": 0.0, "epochs": 1, "checks": 1})
     tuned = run(base, tmp_path / "new", tuning=whole)
     assert tuned.losses == (pytest.approx(mean_loss(load(base), ROWS), rel=1e-5),)
@@ -118,13 +119,13 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
     from fieldstone.models import Options
 
     options = Options(device="cpu", threads=1, dtype="float32")
-    model = tune._adapted(str(base), base, TUNING, options).eval()
+    model = weights_of.prepared(str(base), base, TUNING, options).eval()
     adapter = {name: p for name, p in model.named_parameters() if p.requires_grad}
     torch.manual_seed(1)
     with torch.no_grad():
         for tensor in adapter.values():
             tensor.normal_(std=0.3)
-    tune._merge(str(base), base, TUNING, 1, adapter, tmp_path / "merged")
+    weights_of.merge(str(base), base, TUNING, 1, adapter, tmp_path / "merged")
     merged, plain = load(tmp_path / "merged"), load(base)
     for row in ROWS[::4]:
         ids = all_ids(plain, row)

@@ -31,7 +31,7 @@ def ask(
         ),
     ] = None,
     reading: Annotated[
-        Literal["auto", "one-by-one", "together"] | None,
+        Literal["auto", "one-by-one", "together", "mixture"] | None,
         typer.Option(help="Read the passages one by one, or all in one prompt.", show_default=False),
     ] = None,
     mode: Mode = None,

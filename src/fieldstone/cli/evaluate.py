@@ -30,8 +30,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="What to compare, with commas between: dense, lexical, fused; +likelihood or "
-            "+cross-encoder to rerank; /one-by-one or /together to answer. Without it: the searches, then "
-            "all that the settings say.",
+            "+cross-encoder to rerank; /one-by-one, /together or /mixture to answer. Without it: the "
+            "searches, then all that the settings say.",
             show_default=False,
         ),
     ] = None,
