@@ -264,6 +264,33 @@ def test_four_bits_want_a_gpu(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
             resolve_settings(environment={}, flags=["generator.method=qlora", *flags])
 
 
+def test_adapters_beside_four_bits_learn_and_are_added_to_the_whole_weights(
+    base: Path, tmp_path: Path, exact: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")  # its CPU kernels are slow, but they are there
+    monkeypatch.setattr(tune, "check_method", lambda *_: None)
+    bits: list[set[str]] = []
+    load_model = weights_of.read_model
+
+    def read_model(*given: Any, **named: Any) -> Any:
+        made = load_model(*given, **named)
+        bits.append({str(p.dtype) for n, p in made.model.named_parameters() if "_proj" in n})
+        return made
+
+    monkeypatch.setattr(weights_of, "read_model", read_model)
+    tuning = TUNING.model_copy(update={"method": "qlora", "epochs": 20, "checks": 1})
+    later = itertools.count()
+    tuned = run(base, tmp_path / "new", tuning=tuning, dev_score=lambda _: next(later))
+    assert bits[0] == {"torch.uint8"}  # in training
+    assert all(its == {"torch.float32"} for its in bits[1:])  # in merging
+    old, new = weights(base), weights(tuned.folder)
+    assert {name for name in old if not torch.equal(old[name], new[name])} == {
+        name for name in old if "_proj" in name
+    }
+    assert tuned.trainable == run(base, tmp_path / "lora").trainable
+    assert mean_loss(load(tuned.folder), ROWS) < 0.6 * mean_loss(load(base), ROWS)
+
+
 TEXTS = {f"p{i}": f"Crane {i} lifts {n} tonnes." for i, n in enumerate([3, 5, 8, 13, 21, 34])}
 ASKED = [Example(f"e{i}", f"What does crane {i} lift?", TEXTS[f"p{i}"][14:-1], f"p{i}") for i in range(4)]
 FOUND = {e.id: ["p5", str(e.passage_id), "p4"] for e in ASKED}
