@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from fieldstone.cli.add import add
 from fieldstone.cli.ask import ask
 from fieldstone.cli.build import build
+from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
 from fieldstone.cli.options import Quiet
@@ -63,7 +64,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    build, add, remove, status, search, ask, synthesize, tune, evaluate, rollback, recipes, doctor,
+    build, add, remove, status, search, ask, synthesize, tune, evaluate, compare, rollback, recipes,
+    doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

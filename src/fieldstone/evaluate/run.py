@@ -104,6 +104,13 @@ def measure(
             progress(name, start, len(judged), "questions")
             rows += _ask(system, name, answers, judged[start : start + BATCH])
         progress(name, len(judged), len(judged), "questions")
+    return summarise(rows, judged, list(systems))
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], systems: Sequence[str]
+) -> QuestionSet:
+    """What these rows, one a question and system, say of the systems and of each pair of them."""
     unanswerable = sum(not item.question.answerable for item in judged)
     return QuestionSet(
         {name: _estimates(rows, judged, name) for name in systems},

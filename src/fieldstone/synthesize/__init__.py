@@ -76,7 +76,7 @@ def synthesize(
     telling = passages if chat else [p for p in passages if worth_asking(p)]
     chosen = _choose(telling, how, settings.seed)
     asked = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
-    sides = divide(passages, how, settings.seed)
+    sides = divide(passages, how)
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
     made_by = {"model": generator.name, "prompt": _prompt_mark(), "seed": str(settings.seed)}
 
