@@ -113,9 +113,7 @@ def read(
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
     reading = way_of_reading(system.generator, system.settings.answer)
-    readings = _WAYS.get(reading, _read_one_by_one)(
-        system, questions, [hits[: system.settings.answer.passages] for hits in found]
-    )
+    readings = _WAYS[reading](system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
@@ -241,16 +239,11 @@ def _read_mixture(
     for its, answers in zip(asked, written, strict=True):
         scored = [(hit, belief, text, next(scores)) for hit, belief, _, _ in its for text in answers]
         highest = max((score.logprob for *_, score in scored), default=0.0)  # a small model's would underflow
-        result.append(
-            _ranked(
-                [
-                    Reading(
-                        parse_one_by_one(text), hit, belief * math.exp(score.logprob - highest), score.mean
-                    )
-                    for hit, belief, text, score in scored
-                ]
-            )
-        )
+        readings = [
+            Reading(parse_one_by_one(text), hit, belief * math.exp(score.logprob - highest), score.mean)
+            for hit, belief, text, score in scored
+        ]
+        result.append(_ranked(readings))
     return result
 
 
@@ -286,7 +279,7 @@ def _read_together(
     return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
 
 
-_WAYS = {"together": _read_together, "mixture": _read_mixture}
+_WAYS = {"one-by-one": _read_one_by_one, "together": _read_together, "mixture": _read_mixture}
 
 
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:

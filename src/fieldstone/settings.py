@@ -193,11 +193,14 @@ class Settings(_Branch):
             raise ValueError(f"search.store = {self.search.store} holds vectors, but search.mode = lexical")
         how, reading = self.generator, self.answer.reading
         if how.lessons == "ralt" and reading == "together":
-            raise ValueError("generator.lessons = ralt has a passage a row, but answer.reading = together")
+            raise ValueError(
+                "generator.lessons = ralt has a passage a row, but answer.reading = together; "
+                "set answer.reading = mixture, or generator.lessons = gold"
+            )
         if how.lessons in ("swr", "raft") and reading in ("one-by-one", "mixture"):
             raise ValueError(
                 f"generator.lessons = {how.lessons} has several passages a row, "
-                f"but answer.reading = {reading}"
+                f"but answer.reading = {reading}; set answer.reading = together, or generator.lessons = gold"
             )
         if how.lessons == "raft" and how.refusals:
             raise ValueError(

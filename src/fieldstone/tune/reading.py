@@ -153,7 +153,7 @@ def _swr(
 def _ralt(
     examples: Sequence[Example], texts: Mapping[str, str], found: Mapping[str, Sequence[str]], k: int
 ) -> Rows:
-    """The answer after each of the `k` best found passages, right or wrong, all alike (RA-DIT, equation 3).
+    """The answer after each of the `k` best found passages, right or wrong, all alike (RA-DIT's RALT).
 
     The loss is the sum of -log p(answer | passage, question) over rows, without a weight for the passage.
     Questions that nothing answers have the refusal as their answer, as SQuAD 2.0's have in RA-DIT.
