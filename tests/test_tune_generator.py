@@ -483,12 +483,10 @@ def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "gain"),
-    [({}, 0.1), ({"method": "full", "learning_rate": 3e-5, "recompute": "on"}, 0.1)],
-    ids=["lora", "full"],
+    ("how", "rows"), [({}, 120), ({"method": "full", "learning_rate": 5e-5}, 48)], ids=["lora", "full"]
 )
 def test_the_embedded_model_answers_better_about_another_article(
-    data: Path, tmp_path: Path, how: dict[str, Any], gain: float
+    data: Path, tmp_path: Path, how: dict[str, Any], rows: int
 ) -> None:
     from fieldstone.evaluate.measures import token_f1
     from fieldstone.prompts import one_by_one_prompt, parse_one_by_one
@@ -502,7 +500,7 @@ def test_the_embedded_model_answers_better_about_another_article(
     of_tested = [q for q in short if q["passage_id"].startswith(f"{articles[0]}#")]
     tested = of_tested[:: len(of_tested) // 40][:40]
     others = [q for q in short if not q["passage_id"].startswith(f"{articles[0]}#")]
-    learnt = others[:: len(others) // 120][:120]
+    learnt = others[:: len(others) // rows][:rows]
 
     def prompt(question: dict[str, Any]) -> Prompt:
         return one_by_one_prompt(passages[question["passage_id"]], question["question"])
@@ -512,12 +510,12 @@ def test_the_embedded_model_answers_better_about_another_article(
         pairs = zip(replies, tested, strict=True)
         return sum(token_f1(parse_one_by_one(r.text), q["answers"]) for r, q in pairs) / len(tested)
 
-    rows = [Row(prompt(q), f" {q['answers'][0]}") for q in learnt]
+    taught = [Row(prompt(q), f" {q['answers'][0]}") for q in learnt]
     tuning = GeneratorTuning(epochs=1, checks=1, **how)
-    tuned = tune_generator("embedded:smollm2", rows, tmp_path / "new", tuning, dev_score=f1)
+    tuned = tune_generator("embedded:smollm2", taught, tmp_path / "new", tuning, dev_score=f1)
     (_, before), (_, after) = tuned.scores
-    assert after > before + gain  # lora .38 and .63 when this was written
+    assert after > before + 0.1  # lora .38 and .63 when this was written
     base, new = load_generator("embedded:smollm2"), load_generator(str(tuned.folder))
     assert f1(new) == after  # what was scored is what is kept
-    first = [rows[0].prompt], [rows[0].completion]
+    first = [taught[0].prompt], [taught[0].completion]
     assert new.score(*first)[0].logprob != base.score(*first)[0].logprob
