@@ -233,6 +233,18 @@ def test_lessons_with_what_the_search_finds(copied, lesson, reading):
     assert again["tune-generator"] == said
 
 
+@pytest.mark.parametrize("name", ["raft", "ra-dit"])
+def test_recipes_of_the_field_end_in_a_report(built, tmp_path, name):
+    place, recipe = built[0], load_recipe(name)
+    flags = [flag for flag in place.flags if not flag.startswith("answer.reading")]
+    settings = resolve_settings(recipe.settings, recipe.sizes["tiny"], environment={}, flags=flags)
+    made = run(recipe, place.folder, create_workspace(tmp_path / "ws"), settings, teach=TEACH).made
+    assert tuple(made) == recipe.steps
+    assert made["tune-generator"]["rows"] > 0
+    assert made["tune-generator"]["verdict"]["part"] == "generator"
+    assert Path(made["report"]["report"]).is_file()
+
+
 def test_lessons_that_cannot_be_read_that_way_stop_the_build(copied):
     with pytest.raises(SettingsError, match="lessons = raft has several passages a row"):
         copied.build("generator.lessons=raft", "answer.reading=auto")
