@@ -514,7 +514,7 @@ def test_the_embedded_model_answers_better_about_another_article(
     tuning = GeneratorTuning(epochs=1, checks=1, **how)
     tuned = tune_generator("embedded:smollm2", taught, tmp_path / "new", tuning, dev_score=f1)
     (_, before), (_, after) = tuned.scores
-    assert after > before + 0.1  # lora .38 and .63 when this was written
+    assert after > before + 0.1  # lora .38 and .63, full .38 and .59 when this was written
     base, new = load_generator("embedded:smollm2"), load_generator(str(tuned.folder))
     assert f1(new) == after  # what was scored is what is kept
     first = [taught[0].prompt], [taught[0].completion]
