@@ -262,7 +262,7 @@ def test_four_bits_want_a_gpu(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     for flags in (["models.device=cpu"], ["models.device=mps"]):
         with pytest.raises(SettingsError, match=r"method = qlora needs a CUDA device, but models.device"):
             resolve_settings(environment={}, flags=["generator.method=qlora", *flags])
-    resolve_settings(environment={}, flags=["generator.method=qlora", "models.device=cuda:0"])
+    resolve_settings(environment={}, flags=["generator.method=qlora", "models.device=cuda"])
 
 
 def test_adapters_beside_four_bits_learn_and_are_added_to_the_whole_weights(
