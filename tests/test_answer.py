@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from fieldstone.answer import System, answer, conclude, open_system, read, stream_answer, way_of_reading
-from fieldstone.models import Completion, Prompt
-from fieldstone.prompts import NO_ANSWER
+from fieldstone.answer import (
+    TEMPERATURE,
+    System,
+    answer,
+    conclude,
+    open_system,
+    read,
+    stream_answer,
+    way_of_reading,
+)
+from fieldstone.models import Completion, Prompt, Score
+from fieldstone.prompts import NO_ANSWER, one_by_one_prompt, parse_one_by_one
 from fieldstone.recipes import load_recipe, run
 from fieldstone.records import Answer
 from fieldstone.search import Filter
@@ -134,6 +144,86 @@ def test_equal_answers_share_their_weight(tmp_path):
     assert given.text.casefold() == "twelve"
 
 
+class Believer(Scripted):
+    """Replies as told, and believes an answer of a passage as far as told: key of the passage -> answer."""
+
+    def __init__(self, replies: dict[str, str], beliefs: dict[str, dict[str, float]]) -> None:
+        super().__init__(replies)
+        self.beliefs = beliefs
+
+    def score(self, prompts: list[Prompt], completions: list[str]) -> list[Score]:
+        found = []
+        for prompt, text in zip(prompts, completions, strict=True):
+            assert text.endswith("\n")
+            its = next(b for k, b in self.beliefs.items() if k in prompt.prefix + prompt.text)
+            found.append(Score(math.log(its[text.strip("\n.").casefold()]), 2))
+        return found
+
+
+def test_a_mixture_is_equation_2_of_ra_dit(tmp_path):
+    texts = {f"{i}.txt": f"Note number {i} on the fee: ten, twelve or six." for i in range(3)}
+    system = open_system(*workspace_of(tmp_path, texts))
+    replies = {"number 0": "ten", "number 1": "twelve", "number 2": "Twelve."}
+    beliefs = {  # p(a | c, q): each passage writes its likeliest, and none is the likeliest of all
+        "number 0": {"ten": 0.5, "twelve": 0.02},
+        "number 1": {"ten": 0.3, "twelve": 0.4},
+        "number 2": {"ten": 0.3, "twelve": 0.35},
+    }
+    flags = ["answer.reading=mixture", "answer.passages=3", "search.rerank=none"]
+    believer = replace(with_settings(system, *flags), generator=Believer(replies, beliefs))
+    (found,) = read(believer, ["fee note"])
+    numbers = [hit.passage.text[12] for hit in found.hits[:3]]
+    powers = [math.exp(hit.score / TEMPERATURE) for hit in found.hits[:3]]
+    shares = {
+        text: [p / sum(powers) * beliefs[f"number {n}"][text] for p, n in zip(powers, numbers, strict=True)]
+        for text in ("ten", "twelve")
+    }
+    assert sum(shares["ten"]) > sum(shares["twelve"])  # though two of three passages wrote the other
+    assert {r.text for r in found.readings} == {"ten"}
+    order = sorted(range(3), key=lambda i: -shares["ten"][i])
+    assert [r.hit.passage.text[12] for r in found.readings] == [numbers[i] for i in order]
+    ratios = [r.weight / found.readings[0].weight for r in found.readings]
+    assert ratios == pytest.approx([shares["ten"][i] / shares["ten"][order[0]] for i in order])
+    best = beliefs[f"number {numbers[order[0]]}"]["ten"]
+    assert found.readings[0].certainty == pytest.approx(math.log(best) / 2)
+    (given,) = answer(believer, ["fee note"])
+    check(believer, given)
+    assert given.citations[0].passage_id == found.readings[0].hit.passage.id
+
+
+def test_a_mixture_bears_the_smallest_probabilities_and_refusals(tmp_path):
+    texts = {f"{i}.txt": f"Note number {i} on the fee." for i in range(3)}
+    system = open_system(*workspace_of(tmp_path, texts))
+    replies = {"number 0": "ten", "number 1": "six", "number 2": "unanswerable"}
+    tiny = {"number 0": {"ten": 5e-324, "six": 1e-320}, "number 1": {"ten": 5e-324, "six": 1e-320}}
+    tiny["number 2"] = tiny["number 0"]
+    flags = ["answer.reading=mixture", "answer.passages=3", "search.rerank=none"]
+    believer = replace(with_settings(system, *flags), generator=Believer(replies, tiny))
+    assert read(believer, ["fee note"])[0].readings[0].text == "six"
+    silent = replace(believer, generator=Believer(dict.fromkeys(replies, "unanswerable"), tiny))
+    assert answer(silent, ["fee note"])[0].abstained
+
+
+def test_the_fake_generators_mixture_by_hand(system):
+    mixed = with_settings(system, "answer.reading=mixture", "answer.passages=3")
+    (found,) = read(mixed, QUESTIONS[:1])
+    texts = system.index.library.passage_texts(h.passage for h in found.hits)
+    prompts = [one_by_one_prompt(texts[h.passage.id], QUESTIONS[0]) for h in found.hits[:3]]
+    written = [reply.text for reply in system.generator.generate(prompts, max_tokens=48, stop=("\n",))]
+    powers = [math.exp(hit.score / TEMPERATURE) for hit in found.hits[:3]]
+    sums = {
+        text: sum(
+            power / sum(powers) * math.exp(system.generator.score([prompt], [text])[0].logprob)
+            for power, prompt in zip(powers, prompts, strict=True)
+        )
+        for text in written
+    }
+    assert found.readings[0].text == parse_one_by_one(max(sums, key=lambda text: sums[text]))
+    *pieces, whole = stream_answer(mixed, QUESTIONS[0])
+    assert "".join(pieces) == whole.text == answer(mixed, QUESTIONS[:1])[0].text
+    check(mixed, whole)
+
+
 def test_an_empty_reply_is_no_answer(system):
     (given,) = answer(with_replies(system, {}), ["crane"])
     assert given.abstained
@@ -163,7 +253,7 @@ def test_an_empty_library_abstains(tmp_path, mode):
 
 
 @pytest.mark.parametrize("question", ["", "?!", "xyzzy plugh", "港", "crane " * 2_000])
-@pytest.mark.parametrize("reading", ["one-by-one", "together"])
+@pytest.mark.parametrize("reading", ["one-by-one", "together", "mixture"])
 def test_any_question_gets_an_honest_answer(system, question, reading):
     system = with_settings(system, f"answer.reading={reading}")
     (given,) = answer(system, [question])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldstone.answer import System, answer
+from fieldstone.errors import SettingsError
 from fieldstone.prompts import (
     REFUSAL,
     fid_prompt,
@@ -16,8 +17,9 @@ from fieldstone.prompts import (
     together_prompt,
 )
 from fieldstone.records import Example, with_context
+from fieldstone.search import search
 from fieldstone.settings import GeneratorTuning, resolve_settings
-from fieldstone.tune.reading import NEAR, lessons
+from fieldstone.tune.reading import NEAR, SPARE, lessons, look_up
 from ports import Clerk, handbooks, index_of, library_of
 
 TEXTS = {f"p{i}": f"Port {i}\nThe crane lifts {i} tonnes." for i in range(12)}
@@ -166,3 +168,135 @@ def test_an_example_has_the_same_row_whatever_stands_beside_it(order, seed):
     assert {
         row for i in order[:5] for row in lessons([EXAMPLES[i]], TEXTS, "together", tuning, 4, seed)
     } <= together
+
+
+# -- what the search adds to a row: swr, ralt, raft
+
+FOUND = {
+    e.id: [f"p{(i % 12 + k) % 12}" for k in (2, 0, 1, 3, 5, 4)]  # the right one comes second
+    for i, e in enumerate(EXAMPLES)
+}
+
+
+def shown_in(row):
+    *numbered, question = row.prompt.text.split("### ")[1:]
+    texts = [part.split("\n", 1)[1].strip() for part in numbered]
+    by_text = {text: id_ for id_, text in TEXTS.items()}
+    return question.removeprefix("Question\n"), [by_text[text] for text in texts]
+
+
+def by_question(examples=EXAMPLES):
+    return {e.question: e for e in examples}
+
+
+def test_ralt_has_the_answer_after_each_found_passage_right_or_wrong():
+    tuning = GeneratorTuning(lessons="ralt", retrieved=3, refusals=0)
+    for reading in ("one-by-one", "mixture"):
+        rows = lessons(EXAMPLES, TEXTS, reading, tuning, 4, found=FOUND)
+        assert [(row.prompt, row.completion) for row in rows] == [
+            (one_by_one_prompt(TEXTS[id_], e.question), f" {e.answer}")
+            for e in EXAMPLES
+            if e.answer
+            for id_ in FOUND[e.id][:3]
+        ]
+
+
+def test_ralt_refuses_where_nothing_answers_and_nowhere_else():
+    tuning = GeneratorTuning(lessons="ralt", retrieved=2, refusals=0.2)
+    rows = lessons(EXAMPLES, TEXTS, "mixture", tuning, 4, found=FOUND)
+    refusals = [row for row in rows if row.completion == f" {REFUSAL}"]
+    assert len(rows) - len(refusals) == 12 * 2
+    assert len(refusals) == round(24 * 0.2 / 0.8)
+    assert all(" in 1911?" in row.prompt.text for row in refusals)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_swr_hides_the_passage_among_the_best_found(k):
+    tuning = GeneratorTuning(lessons="swr", retrieved=k, refusals=0.2)
+    rows = lessons(EXAMPLES, TEXTS, "together", tuning, 99, found=FOUND)
+    places = set()
+    for row in rows:
+        question, shown = shown_in(row)
+        e = by_question()[question]
+        others = [id_ for id_ in FOUND[e.id] if id_ != e.passage_id]
+        best = [id_ for id_ in others if not e.answer or f"{e.answer}." not in TEXTS[id_]]
+        cited, text = parse_together(row.completion, len(shown))
+        if cited:
+            assert text == e.answer
+            assert shown[cited[0] - 1] == e.passage_id
+            assert set(shown) == {e.passage_id, *best[:k]}
+            places |= set(cited)
+        else:
+            assert e.passage_id not in shown
+            assert set(shown) == set(best[: k + 1])
+    assert places == set(range(1, k + 2))
+    assert len(rows) == 12 + 3
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("share", [0.25, 0.75, 1.0])
+def test_raft_shows_the_passage_in_its_share_of_rows_and_refuses_in_the_others(share, hard):
+    tuning = GeneratorTuning(lessons="raft", retrieved=3, gold_share=share, hard_negatives=hard)
+    rows = lessons(EXAMPLES, TEXTS, "together", tuning, 99, found=FOUND)
+    assert len(rows) == 12  # one for each question with an answer, none for others
+    golden = 0
+    for row in rows:
+        question, shown = shown_in(row)
+        e = by_question()[question]
+        assert len(shown) == len(set(shown)) == 4
+        if hard:
+            assert set(shown) - {e.passage_id} <= set(FOUND[e.id])
+        if e.passage_id in shown:
+            golden += 1
+            place = shown.index(e.passage_id) + 1
+            assert parse_together(row.completion, 4) == ((place,), e.answer)
+        else:
+            assert parse_together(row.completion, 4) == ((), "")
+    assert golden == round(12 * share)
+
+
+@pytest.mark.parametrize("lesson", ["gold", "swr", "raft"])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_passage_that_holds_the_answer_is_no_wrong_one(lesson, hard):
+    texts = TEXTS | {
+        f"q{i}": f"Port {i}, once more\nThis crane lifts {i} tonnes, they say." for i in range(12)
+    }
+    found = {id_: [*(p.replace("p", "q") for p in its), *its] for id_, its in FOUND.items()}
+    tuning = GeneratorTuning(lessons=lesson, hard_negatives=hard, gold_share=0.5)
+    examples = EXAMPLES[:12]
+    for row in lessons(examples, texts, "together", tuning, 6, found=found):
+        question = row.prompt.text.rpartition("Question\n")[2]
+        e = by_question(examples)[question]
+        assert texts[e.passage_id.replace("p", "q")] not in row.prompt.text
+
+
+def test_rows_are_the_same_again_and_others_with_another_seed():
+    for lesson in ("swr", "raft"):
+        tuning = GeneratorTuning(lessons=lesson)
+        one, same, other = (lessons(EXAMPLES, TEXTS, "together", tuning, 4, s, FOUND) for s in (1, 1, 2))
+        assert one == same != other
+
+
+def test_lessons_that_do_not_go_with_the_way_of_reading_are_refused():
+    for lesson, reading in [("ralt", "together"), ("swr", "one-by-one"), ("raft", "mixture")]:
+        with pytest.raises(
+            SettingsError, match=f"generator.lessons = {lesson} .* type: --set answer.reading="
+        ):
+            lessons(EXAMPLES, TEXTS, reading, GeneratorTuning(lessons=lesson), 4, found=FOUND)
+        with pytest.raises(SettingsError, match=f"lessons = {lesson} .*answer.reading = {reading}"):
+            resolve_settings(
+                environment={}, flags=[f"generator.lessons={lesson}", f"answer.reading={reading}"]
+            )
+
+
+def test_what_is_looked_up_is_what_the_search_finds(tmp_path):
+    library = library_of(tmp_path, handbooks(4))
+    index = index_of(tmp_path, library)
+    settings = resolve_settings(environment={}, flags=["generator.retrieved=2"])
+    questions = ["What costs 136 crowns at Marrowby?", "Who answers on channel 3?"]
+    asked = [Example(f"e{i}", q, "", None) for i, q in enumerate(questions)]
+    found = look_up(index, asked, settings)
+    plain = settings.search.model_copy(update={"rerank": "none"})
+    hits = search(index, questions, plain, SPARE * 3)
+    assert found == {f"e{i}": [hit.passage.id for hit in its] for i, its in enumerate(hits)}
+    library.close()

@@ -97,6 +97,22 @@ def test_all_mistakes_are_named_at_once():
             ["search.store=faiss:x", "search.mode=lexical"],
             ["search.store = faiss:x", "search.mode = lexical"],
         ),
+        (
+            ["generator.lessons=ralt", "answer.reading=together"],
+            ["generator.lessons = ralt", "answer.reading = together"],
+        ),
+        (
+            ["generator.lessons=swr", "answer.reading=mixture"],
+            ["generator.lessons = swr", "answer.reading = mixture"],
+        ),
+        (
+            ["generator.lessons=raft", "generator.refusals=0.1"],
+            ["generator.gold_share", "generator.refusals = 0.1"],
+        ),
+        (
+            ["generator.method=qlora", "models.device=cpu"],
+            ["generator.method = qlora", "models.device = cpu"],
+        ),
         (["split.tokens=100", "split.overlap=51"], ["split.overlap = 51", "split.tokens = 100"]),
         (
             ["retriever.teacher_kind=cross-attention"],

@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 
 import tiny_models
-from fieldstone.errors import ModelError, WorkspaceError
+from fieldstone.errors import MissingExtra, ModelError, SettingsError, WorkspaceError
 from fieldstone.models import Generator, Prompt, load_generator
 from fieldstone.models.causal import CausalGenerator
-from fieldstone.settings import GeneratorTuning
+from fieldstone.prompts import one_by_one_prompt, together_prompt
+from fieldstone.records import Example
+from fieldstone.settings import GeneratorTuning, resolve_settings
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from fieldstone.tune import generator as tune  # noqa: E402
+from fieldstone.tune import weights as weights_of  # noqa: E402
 from fieldstone.tune.generator import Row, Tuned, tune_generator  # noqa: E402
+from fieldstone.tune.reading import lessons  # noqa: E402
 
 TUNING = GeneratorTuning(rank=4, alpha=8, epochs=2, batch=4, learning_rate=5e-3, checks=2)
 ROWS = [
@@ -54,6 +58,12 @@ def load(folder: Path) -> CausalGenerator:
     made = load_generator(str(folder), dtype="float32", threads=1)
     assert isinstance(made, CausalGenerator)
     return made
+
+
+def tiny_models_tokenizer(base: Path, into: Path) -> None:
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(base).save_pretrained(into)
 
 
 def all_ids(generator: CausalGenerator, row: Row) -> list[int]:
@@ -102,7 +112,7 @@ def test_the_weights_move_and_the_answers_are_learnt(base: Path, tmp_path: Path,
 def test_the_loss_is_that_of_answers_and_ends_alone(
     base: Path, tmp_path: Path, exact: None, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "_ACTIVATIONS", room)
+    monkeypatch.setattr(weights_of, "_ACTIVATIONS", room)
     whole = TUNING.model_copy(update={"batch": len(ROWS), "dropout": 0.0, "epochs": 1, "checks": 1})
     tuned = run(base, tmp_path / "new", tuning=whole)
     assert tuned.losses == (pytest.approx(mean_loss(load(base), ROWS), rel=1e-5),)
@@ -118,13 +128,13 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
     from fieldstone.models import Options
 
     options = Options(device="cpu", threads=1, dtype="float32")
-    model = tune._adapted(str(base), base, TUNING, options).eval()
+    model = weights_of.prepared(str(base), base, TUNING, options).eval()
     adapter = {name: p for name, p in model.named_parameters() if p.requires_grad}
     torch.manual_seed(1)
     with torch.no_grad():
         for tensor in adapter.values():
             tensor.normal_(std=0.3)
-    tune._merge(str(base), base, TUNING, 1, adapter, tmp_path / "merged")
+    weights_of.merge(str(base), base, TUNING, 1, adapter, tmp_path / "merged")
     merged, plain = load(tmp_path / "merged"), load(base)
     for row in ROWS[::4]:
         ids = all_ids(plain, row)
@@ -135,6 +145,194 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
             before = plain._forward.model(torch.tensor([ids])).logits.log_softmax(-1)
         assert torch.allclose(wanted, found, atol=1e-4)
         assert not torch.allclose(wanted, before, atol=0.1)
+
+
+def test_all_weights_move_and_the_answers_are_learnt(base: Path, tmp_path: Path, exact: None) -> None:
+    tuning = TUNING.model_copy(update={"method": "full", "epochs": 20, "checks": 1, "learning_rate": 1e-3})
+    later = itertools.count()
+    tuned = run(base, tmp_path / "new", tuning=tuning, dev_score=lambda _: next(later))
+    old, new = weights(base), weights(tuned.folder)
+    assert old.keys() == new.keys()
+    assert all(not torch.equal(old[name], new[name]) for name in old)
+    assert {name: (t.dtype, t.shape) for name, t in old.items()} == {
+        name: (t.dtype, t.shape) for name, t in new.items()
+    }
+    assert tuned.trainable == sum(t.numel() for t in old.values())
+    assert mean_loss(load(tuned.folder), ROWS) < 0.5 * mean_loss(load(base), ROWS)
+
+
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+def test_all_weights_are_kept_as_they_are_or_rounded_once(base: Path, tmp_path: Path, kept: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from fieldstone.models import Options
+
+    dtype, tuning = getattr(torch, kept), TUNING.model_copy(update={"method": "full"})
+    AutoModelForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(tmp_path / "base")
+    tiny_models_tokenizer(base, tmp_path / "base")
+    name, options = str(tmp_path / "base"), Options(device="cpu", threads=1, dtype="bfloat16")
+    model = weights_of.prepared(name, tmp_path / "base", tuning, options).eval()
+    learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in learnt.values()} == {torch.float32}
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in learnt.values():
+            tensor.add_(torch.randn_like(tensor) * 0.05)
+    weights_of.merge(name, tmp_path / "base", tuning, 1, learnt, tmp_path / "new")
+    saved = weights(tmp_path / "new")
+    assert {t.dtype for t in saved.values()} == {dtype}
+    assert all(torch.equal(saved[name], p.to(dtype)) for name, p in learnt.items() if name in saved)
+    if kept == "float32":
+        new = load(tmp_path / "new")
+        for row in ROWS[::4]:
+            prefix, rest = new.prompt_ids(row.prompt)
+            ids, learnt_ids = prefix + rest, new.completion_ids(row.completion)
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + learnt_ids])).logits[0].log_softmax(-1)
+            wanted = sum(float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(learnt_ids))
+            assert new.score([row.prompt], [row.completion])[0].logprob == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("make", ["llama", "gemma2"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_packed_rows_learn_as_those_side_by_side(
+    tmp_path: Path, exact: None, make: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in ROWS if make == "llama" or not row.prompt.chat]
+    folder = getattr(tiny_models, make)(tmp_path / make)
+    monkeypatch.setattr("fieldstone.tune.learn.PACKED", 60)  # several sequences a step
+    plain = TUNING.model_copy(update={"method": method, "learning_rate": 1e-3, "batch": 9, "checks": 1})
+    packed = run(folder, tmp_path / "p", rows, tuning=plain.model_copy(update={"packing": True}))
+    apart = run(folder, tmp_path / "a", rows, tuning=plain)
+    assert packed.losses == pytest.approx(apart.losses, rel=2e-5)
+    one, other = weights(packed.folder), weights(apart.folder)
+    assert all(torch.allclose(one[name], other[name], atol=2e-4) for name in one)
+
+
+def test_packed_sequences_hold_every_row_once_and_no_more_than_fits() -> None:
+    from fieldstone.tune.learn import packed, packs
+
+    lengths = [n * 37 % 90 + 1 for n in range(50)]
+    found = list(packs([*lengths, 300], 100))
+    assert sorted(i for its in found for i in its) == list(range(51))
+    assert found[0] == [50]  # longer than a sequence: alone
+    used = [sum(lengths[i] for i in its) for its in found[1:]]
+    assert max(used) <= 100
+    assert sum(used) / len(used) > 90
+    ids, keep, labels, positions = packed([([5, 6], [7]), ([8], [9, 10])])
+    assert (ids.tolist(), positions.tolist()) == ([[5, 6, 7, 8, 9, 10]], [[0, 1, 2, 0, 1, 2]])
+    assert (keep.tolist(), labels.tolist()) == ([1, 3, 4], [[7, 9, 10]])
+
+
+def test_a_model_in_which_packed_rows_see_one_another_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda _: None)
+    with pytest.raises(ModelError, match=r"see one another .* type: --set generator.packing=false"):
+        run(base, tmp_path / "new", tuning=TUNING.model_copy(update={"packing": True}))
+
+
+def test_what_is_computed_again_is_the_same(base: Path, tmp_path: Path, exact: None) -> None:
+    from transformers import LlamaForCausalLM
+
+    asked: list[object] = []
+    enable = LlamaForCausalLM.gradient_checkpointing_enable
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            LlamaForCausalLM, "gradient_checkpointing_enable", lambda *a: asked.append(1) or enable(*a)
+        )
+        made = {
+            how: run(base, tmp_path / how, tuning=TUNING.model_copy(update={"recompute": how}))
+            for how in ("auto", "off", "on")
+        }
+    assert len(asked) == 1
+    assert made["on"].losses == pytest.approx(made["off"].losses, rel=1e-5)
+    assert made["auto"].losses == made["off"].losses
+
+
+def test_four_bits_want_a_gpu(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning = TUNING.model_copy(update={"method": "qlora"})
+    with pytest.raises(
+        ModelError, match=r"needs a CUDA device, and this is cpu; type: --set generator.method=lora"
+    ):
+        run(base, tmp_path / "new", tuning=tuning)
+    monkeypatch.setattr(weights_of, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r"fieldstone\[qlora\]"):
+        weights_of.check_method("qlora", "cuda")
+    for flags in (["models.device=cpu"], ["models.device=mps"]):
+        with pytest.raises(SettingsError, match=r"method = qlora needs a CUDA device, but models.device"):
+            resolve_settings(environment={}, flags=["generator.method=qlora", *flags])
+    resolve_settings(environment={}, flags=["generator.method=qlora", "models.device=cuda"])
+
+
+def test_adapters_beside_four_bits_learn_and_are_added_to_the_whole_weights(
+    base: Path, tmp_path: Path, exact: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")  # its CPU kernels are slow, but they are there
+    monkeypatch.setattr(tune, "check_method", lambda *_: None)
+    bits: list[set[str]] = []
+    load_model = weights_of.read_model
+
+    def read_model(*given: Any, **named: Any) -> Any:
+        made = load_model(*given, **named)
+        bits.append({str(p.dtype) for n, p in made.model.named_parameters() if "_proj" in n})
+        return made
+
+    monkeypatch.setattr(weights_of, "read_model", read_model)
+    tuning = TUNING.model_copy(update={"method": "qlora", "epochs": 20, "checks": 1})
+    later = itertools.count()
+    tuned = run(base, tmp_path / "new", tuning=tuning, dev_score=lambda _: next(later))
+    assert bits[0] == {"torch.uint8"}  # in training
+    assert all(its == {"torch.float32"} for its in bits[1:])  # in merging
+    old, new = weights(base), weights(tuned.folder)
+    assert {name for name in old if not torch.equal(old[name], new[name])} == {
+        name for name in old if "_proj" in name
+    }
+    assert tuned.trainable == run(base, tmp_path / "lora").trainable
+    assert mean_loss(load(tuned.folder), ROWS) < 0.6 * mean_loss(load(base), ROWS)
+
+
+TEXTS = {f"p{i}": f"Crane {i} lifts {n} tonnes." for i, n in enumerate([3, 5, 8, 13, 21, 34])}
+ASKED = [Example(f"e{i}", f"What does crane {i} lift?", TEXTS[f"p{i}"][14:-1], f"p{i}") for i in range(4)]
+FOUND = {e.id: ["p5", str(e.passage_id), "p4"] for e in ASKED}
+
+
+def test_the_loss_of_ralt_is_that_of_the_answer_after_each_passage(
+    base: Path, tmp_path: Path, exact: None
+) -> None:
+    tuning = TUNING.model_copy(
+        update={"lessons": "ralt", "retrieved": 3, "batch": 12, "epochs": 1, "checks": 1}
+    )
+    rows = lessons(ASKED, TEXTS, "mixture", tuning, 4, found=FOUND)
+    tuned = run(base, tmp_path / "new", rows, tuning=tuning)
+    by_hand = [
+        Row(one_by_one_prompt(TEXTS[id_], e.question), f" {e.answer}") for e in ASKED for id_ in FOUND[e.id]
+    ]
+    assert tuned.losses == (pytest.approx(mean_loss(load(base), by_hand), rel=1e-5),)
+    scores = load(base).score([row.prompt for row in by_hand], [f"{row.completion}\n" for row in by_hand])
+    total, count = sum(score.logprob for score in scores), sum(score.tokens for score in scores)
+    assert tuned.losses == (pytest.approx(-total / count, rel=1e-4),)  # what LSR and the mixture score
+
+
+def test_the_loss_of_raft_is_that_of_citing_or_refusing(base: Path, tmp_path: Path, exact: None) -> None:
+    tuning = TUNING.model_copy(
+        update={"lessons": "raft", "retrieved": 1, "gold_share": 0.5, "batch": 4, "epochs": 1, "checks": 1}
+    )
+    rows = lessons(ASKED, TEXTS, "together", tuning, 4, found=FOUND)
+    tuned = run(base, tmp_path / "new", rows, tuning=tuning)
+    by_hand = []
+    for e, row in zip(ASKED, rows, strict=True):
+        gold, far, last = TEXTS[str(e.passage_id)], TEXTS["p5"], TEXTS["p4"]
+        if gold in row.prompt.text:
+            first = row.prompt.text.index(gold) < row.prompt.text.index(far)
+            prompt = together_prompt([gold, far] if first else [far, gold], e.question)
+            by_hand.append(Row(prompt, f"{1 if first else 2}\n\n### Answer\n{e.answer}"))
+        else:
+            first = row.prompt.text.index(far) < row.prompt.text.index(last)
+            prompt = together_prompt([far, last] if first else [last, far], e.question)
+            by_hand.append(Row(prompt, "0\n\n### Answer\n"))
+    assert sum(row.completion.startswith("0") for row in by_hand) == 2
+    assert tuned.losses == (pytest.approx(mean_loss(load(base), by_hand), rel=1e-5),)
 
 
 def test_the_best_tuned_weights_stay(base: Path, tmp_path: Path) -> None:
@@ -167,9 +365,14 @@ def stopping_at(step: int) -> Callable[..., None]:
     return progress
 
 
-@pytest.mark.parametrize("stop", [0, 3, 4, 8])
-def test_a_stopped_run_ends_like_one_that_was_not(base: Path, tmp_path: Path, stop: int) -> None:
-    whole = run(base, tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("stop", "how"), [(0, {}), (3, {}), (4, {}), (8, {}), (4, {"method": "full"}), (4, {"packing": True})]
+)
+def test_a_stopped_run_ends_like_one_that_was_not(
+    base: Path, tmp_path: Path, stop: int, how: dict[str, Any]
+) -> None:
+    tuning = TUNING.model_copy(update={**how, "dropout": 0.0 if how else 0.1})
+    whole = run(base, tmp_path / "whole", tuning=tuning)
     asked: list[str] = []
 
     def score(generator: Generator) -> float:
@@ -177,10 +380,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(base: Path, tmp_path: Path, st
         return 0.5
 
     with pytest.raises(Stopped):
-        run(base, tmp_path / "parts", dev_score=score, progress=stopping_at(stop))
+        run(base, tmp_path / "parts", tuning=tuning, dev_score=score, progress=stopping_at(stop))
     assert not (tmp_path / "parts").exists()
     torch.manual_seed(7)  # no chance of the caller's comes in
-    parts = run(base, tmp_path / "parts", dev_score=score)
+    parts = run(base, tmp_path / "parts", tuning=tuning, dev_score=score)
     assert (parts.losses, parts.scores, parts.best_step) == (whole.losses, whole.scores, whole.best_step)
     one, other = weights(whole.folder), weights(parts.folder)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -279,7 +482,12 @@ def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_model_answers_better_about_another_article(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "rows"), [({}, 120), ({"method": "full", "learning_rate": 5e-5}, 48)], ids=["lora", "full"]
+)
+def test_the_embedded_model_answers_better_about_another_article(
+    data: Path, tmp_path: Path, how: dict[str, Any], rows: int
+) -> None:
     from fieldstone.evaluate.measures import token_f1
     from fieldstone.prompts import one_by_one_prompt, parse_one_by_one
 
@@ -292,7 +500,7 @@ def test_the_embedded_model_answers_better_about_another_article(data: Path, tmp
     of_tested = [q for q in short if q["passage_id"].startswith(f"{articles[0]}#")]
     tested = of_tested[:: len(of_tested) // 40][:40]
     others = [q for q in short if not q["passage_id"].startswith(f"{articles[0]}#")]
-    learnt = others[:: len(others) // 120][:120]
+    learnt = others[:: len(others) // rows][:rows]
 
     def prompt(question: dict[str, Any]) -> Prompt:
         return one_by_one_prompt(passages[question["passage_id"]], question["question"])
@@ -302,12 +510,12 @@ def test_the_embedded_model_answers_better_about_another_article(data: Path, tmp
         pairs = zip(replies, tested, strict=True)
         return sum(token_f1(parse_one_by_one(r.text), q["answers"]) for r, q in pairs) / len(tested)
 
-    rows = [Row(prompt(q), f" {q['answers'][0]}") for q in learnt]
-    tuning = GeneratorTuning(epochs=1, checks=1)
-    tuned = tune_generator("embedded:smollm2", rows, tmp_path / "new", tuning, dev_score=f1)
+    taught = [Row(prompt(q), f" {q['answers'][0]}") for q in learnt]
+    tuning = GeneratorTuning(epochs=1, checks=1, **how)
+    tuned = tune_generator("embedded:smollm2", taught, tmp_path / "new", tuning, dev_score=f1)
     (_, before), (_, after) = tuned.scores
-    assert after > before + 0.1  # .38 and .63 when this was written
+    assert after > before + 0.1  # lora .38 and .63, full .38 and .59 when this was written
     base, new = load_generator("embedded:smollm2"), load_generator(str(tuned.folder))
     assert f1(new) == after  # what was scored is what is kept
-    first = [rows[0].prompt], [rows[0].completion]
+    first = [taught[0].prompt], [taught[0].completion]
     assert new.score(*first)[0].logprob != base.score(*first)[0].logprob

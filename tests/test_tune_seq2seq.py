@@ -114,7 +114,7 @@ def mean_loss(folder: Path, rows: list[Row]) -> float:
 def test_the_loss_is_that_of_replies_and_ends_alone(
     base: Path, tmp_path: Path, exact: None, method: str, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldstone.tune.generator._ACTIVATIONS", room)
+    monkeypatch.setattr("fieldstone.tune.weights._ACTIVATIONS", room)
     whole = changed(method=method, batch=len(ROWS), dropout=0.0, epochs=1, checks=1)
     tuned = run(base, tmp_path / "new", tuning=whole)
     assert tuned.losses == (pytest.approx(mean_loss(base, ROWS), rel=1e-5),)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import tiny_models
 from fieldstone.answer import answer, open_system
 from fieldstone.cli.app import app
+from fieldstone.errors import SettingsError
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices, with_tuned
 from fieldstone.models import load_encoder
@@ -213,6 +214,40 @@ def test_another_learning_rate_makes_another_candidate(copied, part):
     assert before.items() <= copied.candidates().items()
     assert f"tune {part}" in told
     assert not {f"tune {other}" for other in ("retriever", "generator") if other != part} & told
+
+
+@pytest.mark.parametrize(
+    ("lesson", "reading"), [("ralt", "mixture"), ("raft", "together"), ("swr", "together")]
+)
+def test_lessons_with_what_the_search_finds(copied, lesson, reading):
+    flags = (f"generator.lessons={lesson}", f"answer.reading={reading}", "generator.retrieved=2")
+    before = copied.candidates()
+    made, told = copied.build(*flags)
+    said = made["tune-generator"]
+    answered = sum(bool(e.answer) for e in copied.examples("train"))
+    assert said["rows"] == answered * (2 if lesson == "ralt" else 1)
+    assert said["verdict"]["difference"]["n"] > 0
+    assert copied.candidates().keys() - before.keys() == {said["verdict"]["candidate"]}
+    again, told = copied.build(*flags)
+    assert "tune generator" not in told
+    assert again["tune-generator"] == said
+
+
+@pytest.mark.parametrize("name", ["raft", "ra-dit"])
+def test_recipes_of_the_field_end_in_a_report(built, tmp_path, name):
+    place, recipe = built[0], load_recipe(name)
+    flags = [flag for flag in place.flags if not flag.startswith("answer.reading")]
+    settings = resolve_settings(recipe.settings, recipe.sizes["tiny"], environment={}, flags=flags)
+    made = run(recipe, place.folder, create_workspace(tmp_path / "ws"), settings, teach=TEACH).made
+    assert tuple(made) == recipe.steps
+    assert made["tune-generator"]["rows"] > 0
+    assert made["tune-generator"]["verdict"]["part"] == "generator"
+    assert Path(made["report"]["report"]).is_file()
+
+
+def test_lessons_that_cannot_be_read_that_way_stop_the_build(copied):
+    with pytest.raises(SettingsError, match="lessons = raft has several passages a row"):
+        copied.build("generator.lessons=raft", "answer.reading=auto")
 
 
 def test_forced_candidates_are_used_and_can_be_rolled_back(copied, built):

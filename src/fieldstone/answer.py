@@ -1,9 +1,10 @@
 """A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
 
-Three ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
+Four ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
 answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
-passages they came from; a small model needs that. FiD: an encoder-decoder that was tuned for it reads each
-passage apart and writes one answer from all.
+passages they came from; a small model needs that. Mixture: the same, but every answer is also weighed by
+the passages that it did not come from. FiD: an encoder-decoder that was tuned for it reads each passage apart
+and writes one answer from all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Completion, Generator, load_generator, reads_long
+from fieldstone.models import Completion, Generator, Prompt, load_generator, reads_long
 from fieldstone.prompts import (
     NO_ANSWER,
     fid_prompt,
@@ -114,8 +115,7 @@ def read(
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
     reading = way_of_reading(system.generator, system.settings.answer)
-    how = {"together": _read_together, "fid": _read_fid}.get(reading, _read_one_by_one)
-    readings = how(system, questions, [hits[: system.settings.answer.passages] for hits in found])
+    readings = _WAYS[reading](system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
@@ -199,24 +199,72 @@ def _read_one_by_one(
     for a small model invents.
     """
     texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
-    rows = [(q, hit) for q, hits in zip(questions, found, strict=True) for hit in hits]
-    replies = system.generator.generate(
-        [one_by_one_prompt(texts[hit.passage.id], q) for q, hit in rows],
-        max_tokens=system.settings.answer.max_tokens,
-        stop=("\n",),
-    )
-    remaining = iter(replies)
     result = []
-    for hits in found:
-        beliefs = _softmax([hit.score for hit in hits], TEMPERATURE)
+    for its in _replies(system, questions, found, texts):
         readings = []
-        for hit, belief in zip(hits, beliefs, strict=True):
-            reply = next(remaining)
+        for hit, belief, _, reply in its:
             text = parse_one_by_one(reply.text)
             weight = belief * _probability(reply) * _grounding(text, texts[hit.passage.id])
             readings.append(Reading(text, hit, weight, _certainty(reply)))
         result.append(_ranked(readings))
     return result
+
+
+def _read_mixture(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
+) -> list[list[Reading]]:
+    """Each passage answers for itself, and every answer is scored under every passage.
+
+    Equation 2 of RA-DIT (Lin et al. 2024) in full: the answer with the highest p(a|q) = sum over c of
+    p(a|c, q) p(c|q), where p(a|c, q) is the exact probability of the whole answer and of the end of its
+    line. Cited is the passage with the largest share of the sum. A refusal is no answer and does not stand
+    for election.
+    """
+    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
+    asked = _replies(system, questions, found, texts)
+    written = []
+    for its in asked:
+        distinct: dict[str, str] = {}
+        for *_, reply in its:
+            if key := _key(parse_one_by_one(reply.text)):
+                distinct.setdefault(key, reply.text)
+        written.append(list(distinct.values()))
+    pairs = [
+        (prompt, f"{text}\n")
+        for its, answers in zip(asked, written, strict=True)
+        for _, _, prompt, _ in its
+        for text in answers
+    ]
+    scores = iter(system.generator.score([prompt for prompt, _ in pairs], [text for _, text in pairs]))
+    result = []
+    for its, answers in zip(asked, written, strict=True):
+        scored = [(hit, belief, text, next(scores)) for hit, belief, _, _ in its for text in answers]
+        highest = max((score.logprob for *_, score in scored), default=0.0)  # a small model's would underflow
+        readings = [
+            Reading(parse_one_by_one(text), hit, belief * math.exp(score.logprob - highest), score.mean)
+            for hit, belief, text, score in scored
+        ]
+        result.append(_ranked(readings))
+    return result
+
+
+def _replies(
+    system: System,
+    questions: Sequence[str],
+    found: Sequence[Sequence[Hit]],
+    texts: Mapping[str, str],
+) -> list[list[tuple[Hit, float, Prompt, Completion]]]:
+    """For each question its passages, each with p(c|q), its prompt, and the reply to that."""
+    rows = [
+        (hit, belief, one_by_one_prompt(texts[hit.passage.id], q))
+        for q, hits in zip(questions, found, strict=True)
+        for hit, belief in zip(hits, _softmax([hit.score for hit in hits], TEMPERATURE), strict=True)
+    ]
+    replies = system.generator.generate(
+        [prompt for *_, prompt in rows], max_tokens=system.settings.answer.max_tokens, stop=("\n",)
+    )
+    remaining = iter([(*row, reply) for row, reply in zip(rows, replies, strict=True)])
+    return [[next(remaining) for _ in hits] for hits in found]
 
 
 def _read_together(
@@ -255,6 +303,15 @@ def _read_fid(
         readings = [Reading(text, h, _grounding(text, texts[h.passage.id]), certainty) for h in hits if text]
         result.append(sorted(readings, key=lambda reading: -reading.weight))
     return result
+
+
+_WAYS = {
+    "one-by-one": _read_one_by_one,
+    "together": _read_together,
+    "mixture": _read_mixture,
+    "fid": _read_fid,
+}
+"""How each way of reading is done; `way_of_reading` says which."""
 
 
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:

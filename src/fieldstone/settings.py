@@ -78,7 +78,7 @@ class SearchSettings(_Branch):
 class AnswerSettings(_Branch):
     """How an answer is read out of the passages."""
 
-    reading: Literal["auto", "one-by-one", "together", "fid"] = "auto"
+    reading: Literal["auto", "one-by-one", "together", "mixture", "fid"] = "auto"
     passages: int = Field(4, ge=1)
     max_tokens: int = Field(48, ge=1)
     abstain_below: float = Field(0.3, ge=0, le=1, description="confidence; where nothing was tuned")
@@ -153,9 +153,28 @@ class RetrieverTuning(_Branch):
 
 
 class GeneratorTuning(_Branch):
-    """How the generator is tuned: low-rank adapters (LoRA), merged into plain weights, or all weights."""
+    """What the generator is tuned on, and how its weights learn it."""
 
-    method: Literal["lora", "full"] = "lora"
+    lessons: Literal["gold", "swr", "ralt", "raft"] = Field(
+        "gold",
+        description="what a row shows: the right passage, alone or among hard negatives (gold), it among "
+        "retrieved ones (swr), each retrieved one in a row of its own (ralt), or at times all but it (raft)",
+    )
+    retrieved: int = Field(
+        3, ge=1, description="passages that the search adds to a question (swr, raft), or its rows (ralt)"
+    )
+    gold_share: float = Field(
+        0.8, gt=0, le=1, description="share of rows that hold the right passage; the others refuse (raft)"
+    )
+    method: Literal["lora", "qlora", "full"] = Field(
+        "lora", description="low-rank adapters, the same over weights in four bits (CUDA), or all weights"
+    )
+    packing: bool = Field(
+        False, description="rows of a step are joined into one sequence, apart all the same"
+    )
+    recompute: Literal["auto", "on", "off"] = Field(
+        "auto", description="layers are computed again on the way back: slower, and less memory"
+    )
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -164,7 +183,9 @@ class GeneratorTuning(_Branch):
     learning_rate: float = Field(3e-4, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     refusals: float = Field(0.0, ge=0, lt=1, description="share of rows whose target is the refusal")
-    hard_negatives: bool = Field(True, description="together: passages that look right, else any others")
+    hard_negatives: bool = Field(
+        True, description="together (gold, raft): passages that look right, else any others"
+    )
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
 
 
@@ -189,6 +210,27 @@ class Settings(_Branch):
             raise ValueError("search.rerank = cross-encoder, but models.reranker names none")
         if self.search.store != "library" and self.search.mode == "lexical":
             raise ValueError(f"search.store = {self.search.store} holds vectors, but search.mode = lexical")
+        how, reading = self.generator, self.answer.reading
+        if how.lessons == "ralt" and reading == "together":
+            raise ValueError(
+                "generator.lessons = ralt has a passage a row, but answer.reading = together; "
+                "set answer.reading = mixture, or generator.lessons = gold"
+            )
+        if how.lessons in ("swr", "raft") and reading in ("one-by-one", "mixture"):
+            raise ValueError(
+                f"generator.lessons = {how.lessons} has several passages a row, "
+                f"but answer.reading = {reading}; set answer.reading = together, or generator.lessons = gold"
+            )
+        if how.lessons == "raft" and how.refusals:
+            raise ValueError(
+                "generator.lessons = raft refuses by generator.gold_share, "
+                f"but generator.refusals = {how.refusals} asks for more"
+            )
+        if how.method == "qlora" and self.models.device in ("cpu", "mps"):
+            raise ValueError(
+                f"generator.method = qlora needs a CUDA device, but models.device = {self.models.device}; "
+                "lora needs none"
+            )
         return self
 
 

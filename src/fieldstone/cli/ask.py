@@ -31,9 +31,9 @@ def ask(
         ),
     ] = None,
     reading: Annotated[
-        Literal["auto", "one-by-one", "together", "fid"] | None,
+        Literal["auto", "one-by-one", "together", "mixture", "fid"] | None,
         typer.Option(
-            help="Read the passages one by one, all in one prompt, or by Fusion-in-Decoder.",
+            help="Read the passages one by one, all in one prompt, as a mixture, or by Fusion-in-Decoder.",
             show_default=False,
         ),
     ] = None,

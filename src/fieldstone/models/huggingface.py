@@ -96,11 +96,18 @@ class Loaded:
 
 
 def read_model(
-    name: str, folder: Path, family: Any, options: Options, *, may_lack: tuple[str, ...] = ()
+    name: str,
+    folder: Path,
+    family: Any,
+    options: Options,
+    *,
+    may_lack: tuple[str, ...] = (),
+    quantization: Any = None,
 ) -> Loaded:
     """The weights in `folder` as `family` (an Auto class of transformers).
 
     Weights that the folder lacks are an error, not random numbers, but for names with a part in `may_lack`.
+    `quantization` is a configuration of transformers: the weights are kept in so few bits on the device.
     """
     import torch
 
@@ -108,9 +115,10 @@ def read_model(
     dtype = pick_dtype(device, options.dtype)
     torch.set_num_threads(thread_count(options.threads))
     kind = family.__name__
+    placed = {"quantization_config": quantization, "device_map": {"": device}} if quantization else {}
     with explained(name, kind), quiet():
         model, info = family.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+            folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **placed
         )
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in may_lack))
     if lacking:
@@ -118,7 +126,8 @@ def read_model(
             f"{name}: its weights do not make a {kind}: {len(lacking)} are missing, such as {lacking[0]}; "
             "check that the folder holds this kind of model"
         )
-    return Loaded(model.to(device).eval().requires_grad_(False), device, dtype)
+    model = model if quantization else model.to(device)
+    return Loaded(model.eval().requires_grad_(False), device, dtype)
 
 
 @contextmanager

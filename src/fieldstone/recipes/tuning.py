@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
+    from fieldstone.settings import Settings
     from fieldstone.tune.generator import Row
     from fieldstone.tune.retriever import Contrast, Ranking
 
@@ -147,8 +148,9 @@ def tune_generator(build: Build) -> dict[str, Any]:
     train, dev = told(build.examples("train")), told(build.examples("dev"))
     base = settings.models.generator
     id_ = fingerprint(
-        "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
-    )
+        "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train),
+        *([Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings) else ()),
+    )  # fmt: skip
     judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
     if kept := kept_verdict(build, "generator", id_, judged):
         return kept
@@ -197,17 +199,26 @@ def tune_generator(build: Build) -> dict[str, Any]:
 def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list[Row]:
     """These examples as prompts and replies, in the way of reading of the settings."""
     from fieldstone.answer import way_of_reading
-    from fieldstone.tune.reading import lessons
+    from fieldstone.tune.reading import check_lessons, lessons, look_up
 
     settings = build.settings
+    reading = way_of_reading(build.generator, settings.answer)
+    check_lessons(settings.generator.lessons, reading)
+    found = look_up(build.open_index(), examples, settings, build.progress) if _searched(settings) else None
     return lessons(
         examples,
         build.library.passage_texts(),
-        way_of_reading(build.generator, settings.answer),
+        reading,
         settings.generator,
         settings.answer.passages,
         seed,
+        found,
     )
+
+
+def _searched(settings: Settings) -> bool:
+    """Whether the rows of the generator show what the search finds."""
+    return settings.generator.lessons != "gold"
 
 
 def fit_on_dev(build: Build, system: System) -> Weights:

@@ -18,7 +18,7 @@ from fieldstone.errors import WorkspaceError
 
 @dataclass(slots=True)
 class History:
-    """How far a run has come; with adapter and optimizer all that a checkpoint holds."""
+    """How far a run has come; with what was learnt and the optimizer all that a checkpoint holds."""
 
     step: int = -1  # the last that is done; 0 is the score of the untuned model
     losses: list[float] = field(default_factory=list)
@@ -34,13 +34,13 @@ class History:
 
 
 def save_checkpoint(
-    work: Path, key: str, history: History, adapter: Mapping[str, torch.Tensor], optimizer: Any
+    work: Path, key: str, history: History, learnt: Mapping[str, torch.Tensor], optimizer: Any
 ) -> None:
     """Writes a checkpoint; of the merged folders the best so far stays."""
     work.mkdir(parents=True, exist_ok=True)
     partial = work / "checkpoint.partial"
-    weights = {name: tensor.detach().cpu() for name, tensor in adapter.items()}
-    state = {"key": key, "history": asdict(history), "adapter": weights, "optimizer": optimizer.state_dict()}
+    weights = {name: tensor.detach().cpu() for name, tensor in learnt.items()}
+    state = {"key": key, "history": asdict(history), "learnt": weights, "optimizer": optimizer.state_dict()}
     torch.save(state, partial)
     partial.replace(work / "checkpoint.pt")
     for merged in work.glob("step-*"):
@@ -48,7 +48,7 @@ def save_checkpoint(
             shutil.rmtree(merged, ignore_errors=True)
 
 
-def resumed(work: Path, key: str, adapter: Mapping[str, torch.Tensor], optimizer: Any) -> History:
+def resumed(work: Path, key: str, learnt: Mapping[str, torch.Tensor], optimizer: Any) -> History:
     """How far the checkpoint had come, its weights put in place; a new history if it is of another run."""
     try:
         state = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
@@ -60,8 +60,8 @@ def resumed(work: Path, key: str, adapter: Mapping[str, torch.Tensor], optimizer
         shutil.rmtree(work, ignore_errors=True)
         return History()
     with torch.no_grad():
-        for name, weights in adapter.items():
-            weights.copy_(state["adapter"][name])
+        for name, weights in learnt.items():
+            weights.copy_(state["learnt"][name])
     optimizer.load_state_dict(state["optimizer"])
     return history
 

@@ -1,7 +1,7 @@
-"""Tune a causal generator on prompts and what should stand after them: LoRA, merged into plain weights.
+"""Tune a causal generator on prompts and what should stand after them, into plain weights.
 
-Low-rank adapters on all linear layers (Hu et al. 2021) learn the completions and what ends them; the
-prompts are read but not learnt. What every step does follows from the rows, the settings and the seed
+Low-rank adapters, or all weights (`tune.weights`), learn the completions and what ends them; the prompts are
+read but not learnt (`tune.learn`). What every step does follows from the rows, the settings and the seed
 alone, so a run that was stopped goes on from its last checkpoint and ends as if it had not been.
 """
 
@@ -12,33 +12,27 @@ import math
 import random
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from fieldstone.errors import ModelError, WorkspaceError
-from fieldstone.models import BACKENDS, Generator, Options, Prompt, load_generator
-from fieldstone.models.batches import by_length
+from fieldstone.models import Generator, Options, Prompt, load_generator
 from fieldstone.models.causal import CausalGenerator
-from fieldstone.models.devices import DTYPES, pick_device, pick_dtype
-from fieldstone.models.embedded import smollm2_folder
+from fieldstone.models.devices import pick_device, pick_dtype
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.huggingface import explained, quiet, read_config, read_model, read_tokenizer, resolve
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.learn import Text, check_packing, learn
+from fieldstone.tune.weights import check_method, merge, micro_batch, prepared, recompute, weights_folder
 
 _STEP = "tune generator"
-_ACTIVATIONS = 1.5e9  # bytes on a CPU: with it, the 135M model peaks below 3 GB
-_BYTES = 180  # that a token leaves for the way back, a layer and unit of width; bf16 145, float32 200
 _SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
+_SAVING = 0.05  # share of the time that may go into them: all weights of a large model are many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +91,14 @@ def tune_generator(
     folder that cannot be written.
     """
     began = time.perf_counter()
-    folder = _folder(base)
+    where = pick_device(device).name
+    folder = weights_folder(base)
     key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
     if finished := _finished(into, key):
         shutil.rmtree(work, ignore_errors=True)
         return finished
+    check_method(tuning.method, where)
     texts = _texts(load_generator(base, device=device, threads=threads), rows)
     lengths = [len(prompt) + len(learnt) for prompt, learnt in texts]
     an_epoch = math.ceil(len(texts) / tuning.batch)
@@ -112,27 +108,30 @@ def tune_generator(
         [],
         *(batch for epoch in range(tuning.epochs) for batch in _epoch(lengths, tuning, seed, epoch)),
     ]
-    where = pick_device(device).name
     dtype = "bfloat16" if pick_dtype(where) == "bfloat16" else "float32"  # float16 gradients would underflow
     with torch.random.fork_rng([where] if where.startswith("cuda") else []):
         torch.manual_seed(seed)
         options = Options(device=where, threads=threads, dtype=dtype)
-        model = _adapted(base, folder, tuning, options).train()
-        budget = _micro_batch(model.config.get_text_config(), where)
-        if max(lengths) > 2 * budget:
-            _recompute(model)
-        adapter = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-        optimizer = torch.optim.AdamW(adapter.values(), weight_decay=0.0)
-        history = resumed(work, key, adapter, optimizer)
-        before, saved = history.seconds, began
+        model = prepared(base, folder, tuning, options).train()
+        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+        trainable = sum(weights.numel() for weights in learnt.values())
+        budget = micro_batch(model.config.get_text_config(), where, trainable)
+        if tuning.packing:
+            check_packing(base, model, texts)
+        if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
+            recompute(model)
+        optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
+        history = resumed(work, key, learnt, optimizer)
+        before, saved, pause = history.seconds, began, _SAVED_EVERY
         progress(_STEP, max(history.step, 0), steps, "steps")
         for step in range(history.step + 1, steps + 1):
             if step:
                 started = time.perf_counter()
                 optimizer.param_groups[0]["lr"] = tuning.learning_rate * _rate(step, steps, tuning.warmup)
                 torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
-                loss = _learn(model, [texts[i] for i in batches[step]], budget, dtype)
-                torch.nn.utils.clip_grad_norm_(adapter.values(), 1.0)
+                batch = [texts[i] for i in batches[step]]
+                loss = learn(model, batch, budget, dtype, packing=tuning.packing)
+                torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
                 optimizer.step()
                 history.losses.append(loss)
                 history.tokens += sum(lengths[i] for i in batches[step])
@@ -142,14 +141,16 @@ def tune_generator(
                 if step:
                     name = str(work / f"step-{step}")
                     with writing(into):
-                        _merge(base, folder, tuning, threads, adapter, Path(name))
+                        merge(base, folder, tuning, threads, learnt, Path(name))
                 score = dev_score(load_generator(name, device=device, threads=threads))
                 history.scores.append((step, float(score)))
             history.step, now = step, time.perf_counter()
-            if step in checks or now - saved > _SAVED_EVERY:
-                saved, history.seconds = now, before + now - began
+            if step in checks or now - saved > pause:
+                history.seconds = before + now - began
                 with writing(into):
-                    save_checkpoint(work, key, history, adapter, optimizer)
+                    save_checkpoint(work, key, history, learnt, optimizer)
+                saved = time.perf_counter()
+                pause = max(_SAVED_EVERY, (saved - now) / _SAVING)
             if step:
                 progress(_STEP, step, steps, "steps")
     tuned = Tuned(
@@ -161,7 +162,7 @@ def tune_generator(
         best_step=history.best,
         rows=len(texts),
         too_long=len(rows) - len(texts),
-        trainable=sum(weights.numel() for weights in adapter.values()),
+        trainable=trainable,
         tokens_per_second=round(history.tokens / history.training, 1),
         device=where,
         dtype=dtype,
@@ -171,19 +172,7 @@ def tune_generator(
     return tuned
 
 
-def _folder(base: str) -> Path:
-    """Where the weights of the base lie."""
-    if base == "embedded:smollm2":
-        return smollm2_folder()
-    if base.partition(":")[0] in BACKENDS:
-        raise ModelError(
-            f"{base} cannot be tuned here; give embedded:smollm2, a folder or a hub id, or say "
-            "--recipe guide to tune nothing"
-        )
-    return resolve(base)
-
-
-def _texts(generator: Generator, rows: Sequence[Row]) -> list[tuple[list[int], list[int]]]:
+def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
     """The tokens of each row's prompt and those to learn after it, for the rows that fit into the context."""
     if not isinstance(generator, CausalGenerator):
         raise ModelError(f"{generator.name} is no causal model; tune an encoder-decoder with tune_seq2seq")
@@ -218,96 +207,6 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     if step <= rising:
         return step / rising
     return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
-
-
-def _adapted(base: str, folder: Path, tuning: GeneratorTuning, options: Options) -> Any:
-    """The base with fresh adapters, which are in float32 whatever the base is in."""
-    lora = LoraConfig(
-        r=tuning.rank,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    loaded = read_model(base, folder, AutoModelForCausalLM, options)
-    with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return get_peft_model(loaded.model, lora)
-
-
-def _recompute(model: Any) -> None:
-    """Lets it keep a layer's input alone and compute the rest again on the way back: slower, far smaller."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the newer name came in the middle of transformers 5
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def _micro_batch(config: Any, device: str) -> int:
-    """How many tokens are read at once, by the size of the model and the memory there is."""
-    room = torch.cuda.mem_get_info(device)[0] / 2 if device.startswith("cuda") else _ACTIVATIONS
-    return max(1, int(room / (_BYTES * config.num_hidden_layers * config.hidden_size)))
-
-
-def _learn(model: Any, batch: Sequence[tuple[list[int], list[int]]], budget: int, dtype: str) -> float:
-    """Puts the gradients of a batch's mean loss into place, read in parts of `budget` tokens; the loss.
-
-    In bfloat16 the products of the float32 adapters are computed in it too (autocast).
-    """
-    model.zero_grad()
-    learnt = sum(len(after) for _, after in batch)
-    loss = 0.0
-    for part in by_length([len(before) + len(after) for before, after in batch], budget=budget):
-        ids, keep, labels = (tensor.to(model.device) for tensor in _tensors([batch[i] for i in part]))
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = model(input_ids=ids, logits_to_keep=keep, use_cache=False).logits
-        summed = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
-        )
-        torch.autograd.backward(summed / learnt)
-        loss += summed.item() / learnt
-    if not math.isfinite(loss):
-        raise ModelError(f"the loss became {loss}; set a lower generator.learning_rate and start again")
-    return loss
-
-
-def _tensors(
-    batch: Sequence[tuple[list[int], list[int]]],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids (rows, width), the columns whose logits are wanted, the labels there (-100: none).
-
-    Padding is to the right, where causality keeps it from being seen, so no mask is needed.
-    """
-    width = max(len(before) + len(after) for before, after in batch)
-    ids = torch.zeros((len(batch), width), dtype=torch.long)
-    labels = torch.full((len(batch), width), -100)
-    for i, (before, after) in enumerate(batch):
-        ids[i, : len(before) + len(after)] = torch.tensor(before + after)
-        start = len(before) - 1  # the token at t is predicted at t - 1
-        labels[i, start : start + len(after)] = torch.tensor(after)
-    keep = (labels != -100).any(0).nonzero()[:, 0]
-    return ids, keep, labels[:, keep]
-
-
-def _merge(
-    base: str,
-    folder: Path,
-    tuning: GeneratorTuning,
-    threads: int | None,
-    adapter: Mapping[str, torch.Tensor],
-    target: Path,
-) -> None:
-    """Writes the base with the adapter added to its weights, in the number type that the base is kept in.
-
-    The sum is taken on the weights as they are kept, not on those in training, which may be rounded.
-    """
-    kept = str(read_config(base, folder).dtype).removeprefix("torch.")
-    options = Options(device="cpu", threads=threads, dtype=kept if kept in DTYPES else "float32")
-    model = _adapted(base, folder, tuning, options)
-    model.load_state_dict({name: weights.detach().cpu() for name, weights in adapter.items()}, strict=False)
-    shutil.rmtree(target, ignore_errors=True)
-    with quiet():
-        model.merge_and_unload().save_pretrained(target)
-        read_tokenizer(base, folder).save_pretrained(target)
 
 
 def _finished(into: Path, key: str) -> Tuned | None:

@@ -44,11 +44,9 @@ from fieldstone.tune.generator import (
     _epoch,
     _finish,
     _finished,
-    _folder,
-    _micro_batch,
     _rate,
-    _recompute,
 )
+from fieldstone.tune.weights import micro_batch, recompute, weights_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def tune_seq2seq(
         raise SettingsError(
             f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
         )
-    folder = _folder(base)
+    folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
     if finished := _finished(into, key):
@@ -112,9 +110,9 @@ def tune_seq2seq(
         precision = "bfloat16" if half and tuning.method == "lora" else "float32"
         model = _learner(base, folder, tuning, Options(device=where, threads=threads, dtype=precision))
         _set_dropout(model.train(), tuning.dropout)
-        budget = _micro_batch(model.config, where)
+        budget = micro_batch(model.config, where)
         if max(lengths) > 2 * budget:
-            _recompute(model)
+            recompute(model)
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
         history = resumed(work, key, learnt, optimizer)
