@@ -83,7 +83,7 @@ def train_adapter(
             total_loss: torch.Tensor = missed + tuning.adapter_pull * adapter.pull()
             total_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(float(missed))
+            losses.append(missed.item())
             progress("tune retriever", len(losses), total, "steps")
         if dev_score:
             now = _arrays(adapter)

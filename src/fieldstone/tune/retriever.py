@@ -151,7 +151,7 @@ def tune_retriever(
         return done
     # float16 gradients would underflow
     precision = "bfloat16" if pick_dtype(where, dtype) == "bfloat16" else "float32"
-    encoder = load_encoder(base, device=where, threads=threads)
+    encoder = load_encoder(base, device=where, threads=threads, dtype=dtype)
     frozen = freeze(rows, encoder, known or {}, progress) if tuning.towers == "query" else None
     read = {text for row in rows for text in (row.texts[:1] if frozen else row.texts)}
     plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)

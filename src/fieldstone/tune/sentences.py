@@ -107,7 +107,7 @@ def train(
             per_device_train_batch_size=tuning.batch,
             gradient_accumulation_steps=parts,
             learning_rate=tuning.lora_rate if tuning.method == "lora" else tuning.learning_rate,
-            warmup_steps=math.ceil(tuning.warmup * len(steps)),
+            warmup_steps=min(math.ceil(tuning.warmup * len(steps)), len(steps) - 1),  # the first has rate 0
             lr_scheduler_type="linear",
             weight_decay=_WEIGHT_DECAY,
             seed=seed,
