@@ -19,7 +19,13 @@ from fieldstone.tune.retriever import Tuned, _rows, tune_retriever
 from test_tune_retriever import CONTRASTS, LEXICAL, RANKINGS, words
 
 HOW = RetrieverTuning(
-    method="adapter", towers="query", loss="contrastive", batch=4, adapter_epochs=5, adapter_rate=0.01
+    method="adapter",
+    towers="query",
+    loss="contrastive",
+    batch=4,
+    adapter_epochs=5,
+    adapter_rate=0.01,
+    adapter_pull=0.01,
 )
 ALL: list[tuple[Any, str]] = [
     (CONTRASTS, "contrastive"), (LEXICAL, "fused"), (RANKINGS, "distill"), (RANKINGS, "lsr"),

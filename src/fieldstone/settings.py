@@ -150,9 +150,9 @@ class RetrieverTuning(_Branch):
     lora_rank: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
     lora_rate: float = Field(5e-4, gt=0, description="learning rate in the place of learning_rate (lora)")
-    adapter_epochs: int = Field(20, ge=1, description="in the place of epochs (adapter)")
-    adapter_rate: float = Field(1e-3, gt=0, description="in the place of learning_rate (adapter)")
-    adapter_pull: float = Field(0.01, ge=0, description="how strongly the map is held to doing nothing")
+    adapter_epochs: int = Field(10, ge=1, description="in the place of epochs (adapter)")
+    adapter_rate: float = Field(3e-4, gt=0, description="in the place of learning_rate (adapter)")
+    adapter_pull: float = Field(0.3, ge=0, description="how strongly the map is held to doing nothing")
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -93,10 +93,8 @@ def train(
         if not any(isinstance(module, Normalize) for module in model):
             model.append(Normalize())  # our encoder always does it; so the folder says the same to others
         texts_at_once = _texts_at_once(model[0].auto_model.config, longest)
-        taught = (
-            tuning.loss in ("distill", "lsr") and not frozen
-        )  # a question's loss does not need the others
-        parts = _parts(steps, rows, texts_at_once) if taught else 1
+        # here a question's loss does not need the others
+        parts = _parts(steps, rows, texts_at_once) if _ranked(tuning) and not frozen else 1
         if tuning.method == "lora":
             add_adapters(model, tuning)
         batches = [step[part::parts] for step in steps for part in range(parts)]
@@ -185,13 +183,17 @@ def _loss(
     widest = max(len(row.texts) for row in rows) - 1
     # under Matryoshka labels as wide as the vectors would be cut off too, but not those of a cached loss
     whole = tuning.batch * widest <= texts_at_once and not tuning.matryoshka
-    if whole or tuning.loss in ("distill", "lsr"):
+    if whole or _ranked(tuning):
         loss = loss_of(model, tuning)
     elif tuning.loss == "fused":
         loss = CachedFusedLoss(model, mini_batch_size=texts_at_once)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=texts_at_once)
     return _nested(model, loss, tuning, widest) if tuning.matryoshka else loss
+
+
+def _ranked(tuning: RetrieverTuning) -> bool:
+    return tuning.loss in ("distill", "lsr")
 
 
 def _nested(model: Any, loss: Any, tuning: RetrieverTuning, widest: int) -> Any:
@@ -203,7 +205,7 @@ def _nested(model: Any, loss: Any, tuning: RetrieverTuning, widest: int) -> Any:
             f"retriever.matryoshka = {list(tuning.matryoshka)}, but the encoder has {full} dimensions; "
             "name smaller numbers"
         )
-    if tuning.loss in ("distill", "lsr") and widest == full:  # see whole
+    if _ranked(tuning) and widest == full:
         raise SettingsError(
             f"retriever.candidates = {widest} is also the number of dimensions, which retriever.matryoshka "
             f"mistakes for vectors; set retriever.candidates = {widest - 1}"
