@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from fieldstone.errors import ModelError, SettingsError, WorkspaceError
+from fieldstone.models import BACKENDS
+from fieldstone.models.fake import FakeEncoder
 from fieldstone.recipes import choose_settings, load_recipe, recipes, remove, run, update
 from fieldstone.search import Index, search
 from fieldstone.search.lexical import LexicalIndex
@@ -100,10 +105,21 @@ def test_another_split_setting_splits_and_embeds_again(tmp_path, folder):
     assert state(workspace) == state(build(folder, tmp_path / "anew", "split.tokens=40")[1])
 
 
-def test_another_encoder_takes_over_in_one_go(tmp_path, folder):
+def test_another_encoder_for_the_questions_embeds_nothing(tmp_path, folder):
     _, workspace = build(folder, tmp_path / "w")
     before = state(workspace)
-    other = "models.encoder=dual:query=fake:words,passage=fake:words"
+    built, _ = build(folder, tmp_path / "w", "models.encoder=dual:query=fake:words,passage=fake:words")
+    assert (built.made["split"]["passages"], built.made["index"]["embedded"]) == (0, 0)
+    assert state(workspace) == before
+
+
+def test_another_encoder_takes_over_in_one_go(tmp_path, folder, monkeypatch):
+    _, workspace = build(folder, tmp_path / "w")
+    before = state(workspace)
+    backend = SimpleNamespace(load_encoder=lambda name, _: FakeEncoder(name, passage_prefix="text: "))
+    monkeypatch.setitem(BACKENDS, "other", "other_backend")
+    monkeypatch.setitem(sys.modules, "other_backend", backend)
+    other = "models.encoder=other:words"
     library = workspace.library()
     seen = []
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 import tiny_models
-from fieldstone.errors import ModelError
-from fieldstone.models import load_generator
-from fieldstone.prompts import fid_prompt
-from fieldstone.records import with_context
+from fieldstone.errors import ModelError, SettingsError
+from fieldstone.models import Prompt, load_generator
+from fieldstone.prompts import fid_prompt, one_by_one_prompt, parse_together
+from fieldstone.records import Example, with_context
 from fieldstone.search import Index, search
-from fieldstone.settings import SearchSettings
-from fieldstone.tune.teacher import BATCH, rank, rank_by_attention
+from fieldstone.settings import SearchSettings, resolve_settings
+from fieldstone.tune.teacher import BATCH, answer_row, rank, rank_by_attention, supervise
 from ports import Clerk, handbooks, index_of, library_of
 
 QUESTIONS = [
@@ -140,3 +142,75 @@ def test_no_candidates_are_no_ranking(reader, tmp_path):
     index = index_of(tmp_path, library)
     assert rank_by_attention(index, ["What lifts?", "?"], PLAIN, 5, reader, tmp_path / "t.jsonl") == []
     library.close()
+
+
+def examples():
+    """More than a batch; every fourth has no answer."""
+    return [
+        Example(f"e{i}", question, "" if i % 4 == 3 else f"{i} crowns", None)
+        for i, question in enumerate(QUESTIONS + [f"Once more: {question}" for question in QUESTIONS])
+    ]
+
+
+def lsr(*flags):
+    flags = ("retriever.loss=lsr", "retriever.candidates=5", "search.rerank=likelihood", *flags)
+    return resolve_settings(environment={}, flags=flags)
+
+
+def test_each_answer_is_scored_after_each_passage_that_was_found(taught, tmp_path):
+    rankings = supervise(taught, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl")
+    told = [e for e in examples() if e.answer]
+    assert len(told) > BATCH
+    assert [r.question for r in rankings] == [e.question for e in told]
+    for ranking, example, hits in zip(
+        rankings, told, search(taught, [e.question for e in told], PLAIN, 5), strict=True
+    ):
+        texts = taught.library.passage_texts([hit.passage for hit in hits])
+        assert ranking.passages == tuple(texts[hit.passage.id] for hit in hits)
+        assert len(ranking.passages) == 5
+        for text, score in zip(ranking.passages, ranking.scores, strict=True):
+            (alone,) = taught.generator.score(
+                [one_by_one_prompt(text, example.question)], [f" {example.answer}"]
+            )
+            assert score == alone.mean
+
+
+def test_a_probability_is_that_of_the_whole_answer(taught, tmp_path):
+    means = supervise(taught, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl")
+    asked = len(taught.generator.read)
+    how = lsr("retriever.lsr_score=probability")
+    whole = supervise(taught, examples(), how, "one-by-one", tmp_path / "t.jsonl")
+    assert len(taught.generator.read) == asked  # what is kept serves both
+    for mean, sum_ in zip(means, whole, strict=True):
+        assert sum_ == replace(mean, scores=sum_.scores)
+        answer = next(e.answer for e in examples() if e.question == mean.question)
+        tokens = taught.generator.fake.score([Prompt("")], [f" {answer}"])[0].tokens
+        for m, p in zip(mean.scores, sum_.scores, strict=True):
+            assert p == pytest.approx(math.exp(m * tokens))
+
+
+def test_stopped_it_does_not_score_again(taught, tmp_path):
+    def stop(step, done, total, unit):
+        if step == "teach" and done:
+            raise Stopped
+
+    whole = supervise(taught, examples(), lsr(), "one-by-one", tmp_path / "whole.jsonl")
+    asked = len(taught.generator.read)
+    with pytest.raises(Stopped):
+        supervise(taught, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl", stop)
+    assert supervise(taught, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl") == whole
+    assert len(taught.generator.read) == 2 * asked
+    assert (tmp_path / "t.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_read_together_the_answer_alone_is_scored():
+    prompt, wanted = answer_row("The gate is blue.", "Which colour?", "blue", "together")
+    assert (prompt.chat, wanted) == (True, "blue")
+    assert "### 1\nThe gate is blue." in prompt.text
+    assert parse_together(prompt.prefill + wanted, 1) == ((1,), "blue")
+
+
+def test_lsr_without_a_generator_is_told(taught, tmp_path):
+    index = Index(taught.library, taught.lexical, taught.dense)
+    with pytest.raises(SettingsError, match="lsr needs a generator"):
+        supervise(index, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl")

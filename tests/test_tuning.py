@@ -304,6 +304,65 @@ def test_forced_candidates_are_used_and_can_be_rolled_back(copied, built):
     assert copied.vectors()[0] == was[0]
 
 
+LSR = (
+    "retriever.batch=8",
+    "retriever.loss=lsr",
+    "retriever.candidates=3",
+    "retriever.towers=query",
+    "retriever.learning_rate=1e-2",
+)
+
+
+@pytest.mark.parametrize("method", ["full", "adapter"])
+def test_a_tuned_questions_side_embeds_no_passage_again(copied, method):
+    """From base to questions' side and back: one set of vectors serves all the way."""
+    was, journal = copied.vectors(), copied.workspace.path / "journal.jsonl"
+    flags, embedded = (*LSR, f"retriever.method={method}"), []
+
+    def look(step, done, total, unit):
+        if step == "embed" and total:
+            embedded.append((done, total))
+
+    def settled(progress=silent):
+        settings = copied.settings(*flags)
+        return run_steps(["tune-retriever"], copied.workspace, settings, progress, force=True).made
+
+    made = settled(look)
+    candidate = made["tune-retriever"]["verdict"]["candidate"]
+    (choice,) = choices(copied.workspace)
+    assert choice.name == candidate
+    folder = copied.workspace.path / candidate
+    assert json.loads((folder / "towers.json").read_text())["passage"] == copied.settings().models.encoder
+    assert (folder / ("query" if method == "full" else "adapter.safetensors")).exists()
+    used = load_encoder(str(folder), device="cpu", threads=1)
+    base = load_encoder(copied.settings().models.encoder, device="cpu", threads=1)
+    asked = ["What does a day cost at Kelmouth?"]
+    assert np.abs(used.encode_queries(asked) - base.encode_queries(asked)).max() > 1e-4
+    assert was[0] == used.fingerprint == base.fingerprint == copied.vectors()[0]
+
+    def load(*_, **__):
+        raise AssertionError("an encoder was loaded for nothing")
+
+    with pytest.MonkeyPatch.context() as patch:  # all is up to date: not even a model is loaded
+        patch.setattr("fieldstone.recipes.build.load_encoder", load)
+        upkeep = run_steps(["split", "index"], copied.workspace, copied.settings(*flags)).made
+    assert (upkeep["split"]["passages"], upkeep["index"]["embedded"]) == (0, 0)
+    assert settled()["tune-retriever"] == made["tune-retriever"]  # at once
+    assert answer(open_system(copied.workspace, copied.settings(*flags)), asked)
+    status = CliRunner().invoke(app, ["status", str(copied.workspace.path)])
+    assert (status.exit_code, Path(candidate).name in status.output) == (0, True)
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
+
+    rolled = CliRunner().invoke(app, ["rollback", str(copied.workspace.path), "--quiet"])
+    assert rolled.exit_code == 0, rolled.output
+    assert json.loads(journal.read_text().splitlines()[-1])["embedded"] == 0
+    assert choices(copied.workspace) == ()
+    encoder, vectors = copied.vectors()
+    assert encoder == was[0]
+    assert all(np.array_equal(vectors[id_], was[1][id_]) for id_ in was[1])
+    assert not embedded
+
+
 class Stopped(Exception):
     """Stands for Ctrl-C at a certain moment."""
 

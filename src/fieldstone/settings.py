@@ -112,7 +112,13 @@ class SynthesizeSettings(_Branch):
 class RetrieverTuning(_Branch):
     """How the encoder is tuned."""
 
-    loss: Literal["contrastive", "fused", "distill"] = "fused"
+    loss: Literal["contrastive", "fused", "distill", "lsr"] = "fused"
+    towers: Literal["both", "query"] = Field(
+        "both", description="query: only the questions' side learns, and the passages keep their vectors"
+    )
+    method: Literal["full", "lora", "adapter"] = Field(
+        "full", description="all weights, low-rank adapters, or a small map on the questions' vectors"
+    )
     epochs: int = Field(2, ge=1)
     batch: int = Field(32, ge=2, description="questions a step")
     learning_rate: float = Field(5e-5, gt=0)
@@ -122,7 +128,7 @@ class RetrieverTuning(_Branch):
     candidates: int = Field(
         8,
         ge=2,
-        description="best found: negatives come from them (fused), a teacher ranks them (distill)",
+        description="best found: negatives come from them (fused), a teacher ranks them (distill, lsr)",
     )
     teacher: float = Field(
         0.5,
@@ -136,6 +142,40 @@ class RetrieverTuning(_Branch):
     reader: str = Field("", description="the FiD reader (cross-attention); empty: the generator in use")
     teacher_temperature: float = Field(0.2, gt=0)
     student_temperature: float = Field(0.05, gt=0)
+    lsr_score: Literal["logprob", "probability"] = Field(
+        "logprob", description="of the answer after a passage: log-probability a token, or its probability"
+    )
+    lsr_temperature: float = Field(
+        0.0, ge=0, description="of these scores; 0: 0.1 for logprob, 0.01 for probability (RA-DIT)"
+    )
+    divergence: Literal["student-teacher", "teacher-student"] = Field(
+        "student-teacher", description="which side of the KL divergence stands first (lsr)"
+    )
+    matryoshka: tuple[int, ...] = Field((), description="also learn to do with so many dimensions")
+    lora_rank: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_rate: float = Field(5e-4, gt=0, description="learning rate in the place of learning_rate (lora)")
+    adapter_epochs: int = Field(10, ge=1, description="in the place of epochs (adapter)")
+    adapter_rate: float = Field(3e-4, gt=0, description="in the place of learning_rate (adapter)")
+    adapter_pull: float = Field(0.3, ge=0, description="how strongly the map is held to doing nothing")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.method == "adapter" and self.towers == "both":
+            raise ValueError(
+                "retriever.method = adapter moves the questions alone, but retriever.towers = both; "
+                "set retriever.towers = query"
+            )
+        if self.matryoshka and self.towers == "query":
+            raise ValueError(
+                f"retriever.matryoshka = {list(self.matryoshka)} needs passages that learn too, but "
+                "retriever.towers = query; set retriever.towers = both"
+            )
+        if any(size < 1 for size in self.matryoshka):
+            raise ValueError(
+                f"retriever.matryoshka = {list(self.matryoshka)}: a vector has 1 dimension or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _teacher_fits(self) -> Self:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from fieldstone.errors import ModelError
 from fieldstone.models import Encoder, Options, Vectors
 from fieldstone.models import load_encoder as load_any
-from fieldstone.records import fingerprint
 
 
 def load_encoder(name: str, options: Options) -> Encoder:
@@ -16,20 +16,7 @@ def load_encoder(name: str, options: Options) -> Encoder:
     match = re.fullmatch(r"dual:query=(.+),passage=(.+)", name)
     if not match:
         raise ModelError(f"{name!r}: two encoders are written dual:query=NAME,passage=NAME")
-    query, passage = (
-        load_any(
-            half,
-            device=options.device,
-            threads=options.threads,
-            cache=options.cache,
-            dtype=options.dtype,
-            query_prefix=options.query_prefix,
-            passage_prefix=options.passage_prefix,
-            timeout=options.timeout,
-            concurrency=options.concurrency,
-        )
-        for half in match.groups()
-    )
+    query, passage = (load_any(half, **asdict(options)) for half in match.groups())
     if query.dimension != passage.dimension:
         raise ModelError(
             f"{name!r}: questions have {query.dimension} dimensions and passages {passage.dimension}; "
@@ -39,12 +26,16 @@ def load_encoder(name: str, options: Options) -> Encoder:
 
 
 class DualEncoder:
-    """An `Encoder` whose questions and passages go through a model each."""
+    """An `Encoder` whose questions and passages go through a model each.
+
+    Its fingerprint is that of the passages' model, for it says what made their vectors: with another model
+    for the questions they stay as they are.
+    """
 
     def __init__(self, name: str, query: Encoder, passage: Encoder) -> None:
         self.name = name
         self.query, self.passage = query, passage
-        self.fingerprint = fingerprint("dual", query.fingerprint, passage.fingerprint)
+        self.fingerprint = passage.fingerprint
         self.dimension = passage.dimension
         self.max_tokens = passage.max_tokens
 

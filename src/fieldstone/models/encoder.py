@@ -48,6 +48,7 @@ class TransformerEncoder:
         self._tokens = Tokens(self._tokenizer)
         self.dimension = int(self._encode(["a"]).shape[1])
         prefixes = (self.query_prefix, self.passage_prefix)
+        self.weights = weights_fingerprint(folder, cache=options.cache)
         self.fingerprint = weights_fingerprint(
             folder, *self._modes, *prefixes, self._lower, self.max_tokens, loaded.dtype, cache=options.cache
         )

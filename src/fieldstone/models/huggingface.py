@@ -17,10 +17,14 @@ from fieldstone.models.devices import pick_device, pick_dtype, thread_count
 
 
 def load_encoder(name: str, options: Options) -> Encoder:
-    """A sentence-transformers folder, a plain encoder, or one half of DPR."""
+    """A sentence-transformers folder, a plain encoder, one half of DPR, or a tuned questions' side."""
+    from fieldstone.models import towers
     from fieldstone.models.encoder import TransformerEncoder
 
-    return TransformerEncoder(name, resolve(name), options)
+    folder = resolve(name)
+    if (folder / towers.FILE).is_file():
+        return towers.load_towers(name, folder, options)
+    return TransformerEncoder(name, folder, options)
 
 
 def load_reranker(name: str, options: Options) -> Reranker:
@@ -52,7 +56,7 @@ def resolve(name: str) -> Path:
     """The folder `name`, or that of a downloaded hub id (`owner/name`, `owner/name@revision`)."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        if any((folder / file).is_file() for file in ("config.json", "modules.json", "towers.json")):
             return folder
         raise ModelError(f"{folder}: no config.json there; give the folder that save_pretrained wrote")
     if folder.exists():

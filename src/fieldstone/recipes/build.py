@@ -12,6 +12,7 @@ from fieldstone.examples import read_examples
 from fieldstone.in_use import SETTING_OF, Part, model_in_use, newest, trust_in_use
 from fieldstone.library import Library
 from fieldstone.models import Encoder, Generator, load_encoder, load_generator
+from fieldstone.models.towers import passage_model
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added
 from fieldstone.records import Example, fingerprint
@@ -137,7 +138,7 @@ class Build:
     def made_by(self) -> str:
         """Stands for all that passages and vectors are made by, without loading the encoder."""
         models, split = self.settings.models, self.settings.split
-        folder = Path(self.in_use("retriever")).expanduser()
+        folder = Path(passage_model(self.in_use("retriever"))).expanduser()
         stamps = [
             (f.name, f.stat().st_mtime_ns) for f in sorted(folder.rglob("*.safetensors")) if f.is_file()
         ]

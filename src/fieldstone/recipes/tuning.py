@@ -27,7 +27,7 @@ from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
-    from fieldstone.models import Encoder
+    from fieldstone.models import Encoder, Vectors
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
@@ -68,7 +68,8 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     base = settings.models.encoder
     id_ = fingerprint(
         "retriever", base, settings.retriever, settings.search, settings.models.generator, settings.seed,
-        *(e.id for e in train), *_taught_by(build),
+        settings.answer.reading if settings.retriever.loss == "lsr" else "", *(e.id for e in train),
+        *_taught_by(build),
     )  # fmt: skip
     if len(train) < 2:
         return {"skipped": f"{len(train)} training questions are too few"}
@@ -85,8 +86,8 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     folder = build.workspace.path / "models" / "retriever" / id_
     try:
         tuned = tune(
-            base, data, folder, settings.retriever, seed=settings.seed, device=models.device,
-            threads=models.threads or None, progress=build.progress,
+            base, data, folder, settings.retriever, known=_known_vectors(build, data), seed=settings.seed,
+            device=models.device, threads=models.threads or None, progress=build.progress,
         )  # fmt: skip
     except QuestionsError as error:  # a handful of documents teach nothing, and can be asked all the same
         return {"skipped": str(error)}
@@ -107,8 +108,10 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     settings, train = build.settings, answerable(build.examples("train"))
     how, texts = settings.retriever, build.library.passage_texts()
     train = [e for e in train if e.passage_id in texts]
-    made_by = (how.loss, how.candidates, how.negatives, settings.seed, *_taught_by(build))
-    mark = fingerprint(*made_by, *(e.id for e in train))
+    mark = fingerprint(
+        how.loss, how.candidates, how.negatives, settings.seed, settings.models.encoder,
+        settings.models.generator, settings.search, *_taught_by(build), *(e.id for e in train),
+    )  # fmt: skip
     kept = build.workspace.cache / "teacher" / f"{mark}.jsonl"
     if how.loss == "distill":
         from fieldstone.tune.teacher import rank, rank_by_attention
@@ -120,6 +123,13 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
             return rank_by_attention(*found, reader, kept, build.progress)
         index = build.open_index(likelihood=True)
         return rank(index, questions, settings.search, how.candidates, kept, build.progress)
+    if how.loss == "lsr":
+        from fieldstone.answer import way_of_reading
+        from fieldstone.tune.teacher import supervise
+
+        index = build.open_index(_base_encoder(build), likelihood=True)
+        reading = way_of_reading(build.generator, settings.answer)
+        return supervise(index, train, settings, reading, kept, build.progress)
     if how.loss == "fused":
         from fieldstone.tune.contrast import beside_lexical
 
@@ -140,6 +150,18 @@ def _taught_by(build: Build) -> tuple[str, ...]:
     """The reader, where one teaches; nothing where the settings name the teacher."""
     attentive = build.settings.retriever.teacher_kind == "cross-attention"
     return (Path(_reader(build)).name,) if attentive else ()
+
+
+def _known_vectors(build: Build, data: Sequence[Contrast] | Sequence[Ranking]) -> dict[str, Vectors]:
+    """Text -> vector of the base, where the passages keep theirs: what the search will go by."""
+    if build.settings.retriever.towers == "both":
+        return {}
+    from fieldstone.tune.retriever import passages_of
+
+    wanted = {text for item in data for text in passages_of(item)}
+    texts = {id_: text for id_, text in build.library.passage_texts().items() if text in wanted}
+    batches = build.library.vectors(_base_encoder(build).fingerprint, list(texts))
+    return {texts[id_]: row for ids, rows in batches for id_, row in zip(ids, rows, strict=True)}
 
 
 def tune_generator(build: Build) -> dict[str, Any]:

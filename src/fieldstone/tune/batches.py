@@ -33,6 +33,27 @@ class Row:
         return replace(self, texts=(query + question, *(passage + text for text in passages)))
 
 
+def labels_of(rows: Sequence[Row]) -> list[list[float]] | None:
+    """What the loss of a step is told besides its texts: a teacher's scores, or what `fused` needs."""
+    if rows[0].keys:
+        return _fused_labels(rows)
+    return [list(row.scores) for row in rows] if rows[0].scores else None
+
+
+def _fused_labels(rows: Sequence[Row]) -> list[list[float]]:
+    """For each row and all passages of the batch: what the lexical search adds, then the target.
+
+    The passages as the loss sees them: all positives, then all first negatives, and so on.
+    """
+    passages = [key for column in zip(*(row.keys for row in rows), strict=True) for key in column]
+    labels = []
+    for place, row in enumerate(rows):
+        target = [0.0] * len(passages)
+        target[place :: len(rows)] = row.scores
+        labels.append([row.lexical.get(key, 0.0) for key in passages] + target)
+    return labels
+
+
 @dataclass(slots=True)
 class _Step:
     rows: list[int] = field(default_factory=list)

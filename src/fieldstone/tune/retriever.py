@@ -5,7 +5,12 @@
 cosine, so that the encoder learns what the lexical search does not know already (the idea of CLEAR, Gao et
 al. 2021, who put it into the margin of a hinge loss). `distill` (ART, Sachan et al. 2023): a teacher that
 needs no labels has scored candidates, and the encoder learns its judgement, KL(softmax(scores /
-teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question.
+teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question. `lsr`
+(REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024): the scores are the generator's, of the question's answer
+after each candidate.
+
+With `towers = query` the passages' encoder stays as it is, and so do all passages' vectors: only the
+questions' side learns, all its weights, low-rank adapters in them, or a small map on its vectors.
 """
 
 from __future__ import annotations
@@ -14,23 +19,26 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fieldstone.errors import ModelError, QuestionsError, SettingsError, WorkspaceError
-from fieldstone.models import Encoder, load_encoder
+from fieldstone.models import Encoder, Vectors, load_encoder
 from fieldstone.models.devices import pick_device, pick_dtype
 from fieldstone.models.embedded import minilm_folder
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.huggingface import read_config, resolve
 from fieldstone.models.pooling import read_layout
+from fieldstone.models.towers import identity, passage_model, write_towers
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.batches import Row, plan_steps
+from fieldstone.tune.frozen import freeze
 
 _FACTS = "tuned.json"
 
@@ -62,9 +70,26 @@ class Ranking:
     scores: tuple[float, ...]
 
 
+def passages_of(item: Contrast | Ranking) -> tuple[str, ...]:
+    """The texts of a question's passages, in order."""
+    return (item.positive, *item.negatives) if isinstance(item, Contrast) else item.passages
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How it went; the weights that were kept lie in `model` in the work folder. As in `Tuned`."""
+
+    losses: tuple[float, ...]
+    dev_scores: tuple[float, ...]
+    best: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """A tuned encoder: `load_encoder(str(folder))` opens it, and so does sentence-transformers.
+
+    With `towers = query` the folder holds the questions' side, which sentence-transformers opens in `query/`.
 
     `losses` has one number a step; `dev_scores` starts with that of the base and goes on with one an epoch;
     `best` is the epoch that was kept, counted from 1; `seconds` counts all runs that it took. `dtype` is what
@@ -88,6 +113,7 @@ def tune_retriever(
     tuning: RetrieverTuning,
     *,
     dev_score: Callable[[Encoder], float] | None = None,
+    known: Mapping[str, Vectors] | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -100,13 +126,19 @@ def tune_retriever(
     if the base beats it, for the gate decides about that; without it, the last epoch is. Until the end all
     lies in a folder beside `into` (`NAME.tuning`), then `into` appears in one rename. Called again with the
     same base, data, settings and seed, it goes on where it was stopped or returns at once; `dev_score` cannot
-    be compared, so delete both folders when it has changed.
+    be compared, so delete both folders when it has changed. `known` are vectors that `base` has given to
+    passages' texts already; with `towers = query` they are not made again.
 
     Raises ModelError for a base that cannot be tuned, QuestionsError for data that teach nothing,
     WorkspaceError for a folder that cannot be written.
     """
-    folder = _encoder_folder(base)
     rows = _rows(data, tuning)
+    if (beside := passage_model(base)) != base:
+        raise ModelError(f"{base!r} is a tuned questions' side already; tune its base: {beside}")
+    where = pick_device(device).name
+    if tuning.method == "adapter":
+        return _tune_adapter(base, rows, into, tuning, known or {}, dev_score, seed, where, threads, progress)
+    folder = _encoder_folder(base)
     layout = read_layout(folder)
     prefixes = (layout.query_prefix, layout.passage_prefix)
     weights = weights_fingerprint(folder, layout.modes, prefixes, layout.lower, layout.max_tokens)
@@ -114,18 +146,18 @@ def tune_retriever(
     inputs = fingerprint(weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows)
 
     work = into.with_name(f"{into.name}.tuning")
-    if known := _finished(into, inputs):
+    if done := _finished(into, inputs):
         shutil.rmtree(work, ignore_errors=True)
-        return known
-    where = pick_device(device).name
+        return done
     # float16 gradients would underflow
     precision = "bfloat16" if pick_dtype(where, dtype) == "bfloat16" else "float32"
-    encoder = load_encoder(base, device=where, threads=threads)
-    longest = max(encoder.count_tokens(list({text for row in rows for text in row.texts})))
+    encoder = load_encoder(base, device=where, threads=threads, dtype=dtype)
+    frozen = freeze(rows, encoder, known or {}, progress) if tuning.towers == "query" else None
+    read = {text for row in rows for text in (row.texts[:1] if frozen else row.texts)}
     plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)
     from fieldstone.tune.sentences import train  # only now: it loads torch
 
-    try:
+    with _room(into):
         _prepare(work, inputs)
         trained = train(
             folder,
@@ -133,8 +165,10 @@ def tune_retriever(
             plan,
             work,
             tuning,
+            towers=(base, identity(encoder)) if frozen else None,
+            frozen=frozen,
             max_tokens=encoder.max_tokens,  # so that the tuned one learns from what it will see
-            longest=min(max(1, longest), encoder.max_tokens),
+            longest=min(max(1, *encoder.count_tokens(list(read))), encoder.max_tokens),
             dev_score=dev_score,
             seed=seed,
             device=where,
@@ -145,6 +179,49 @@ def tune_retriever(
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": where, "dtype": precision, "steps": len(trained.losses)}
         return _publish(work, facts | dataclasses.asdict(trained), into)
+
+
+def _tune_adapter(
+    base: str,
+    rows: Sequence[Row],
+    into: Path,
+    tuning: RetrieverTuning,
+    known: Mapping[str, Vectors],
+    dev_score: Callable[[Encoder], float] | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+    progress: Progress,
+) -> Tuned:
+    """The same for the map on the questions' vectors, which any encoder can have."""
+    encoder = load_encoder(base, device=device, threads=threads)
+    settings = tuning.model_dump(mode="json")
+    whose = (identity(encoder), encoder.fingerprint)
+    inputs = fingerprint(*whose, json.dumps(settings), seed, dev_score is not None, *rows)
+    work = into.with_name(f"{into.name}.tuning")
+    if done := _finished(into, inputs):
+        shutil.rmtree(work, ignore_errors=True)
+        return done
+    frozen = freeze(rows, encoder, known, progress)
+    plan = plan_steps(rows, tuning.batch, tuning.adapter_epochs, seed)
+    from fieldstone.tune.adapter import train_adapter  # only now: it loads torch
+
+    with _room(into):
+        _prepare(work, inputs)
+        write_towers(work / "model", base, identity(encoder))
+        trained = train_adapter(
+            encoder, rows, plan, frozen, work / "model", tuning,
+            dev_score=dev_score, threads=threads, progress=progress,
+        )  # fmt: skip
+        facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
+        facts |= {"device": "cpu", "dtype": "float32", "steps": len(trained.losses)}
+        return _publish(work, facts | dataclasses.asdict(trained), into)
+
+
+@contextmanager
+def _room(into: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise WorkspaceError(
             f"{into} cannot be written: {error}; make room there and start again: it goes on where it stopped"
@@ -181,12 +258,13 @@ def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning)
     ]
     if not rows:
         raise QuestionsError("there are no questions to tune the retriever on; write or gather some first")
-    given = {"distill" if isinstance(item, Ranking) else "contrastive or fused" for item in data}
-    if given != {"distill" if tuning.loss == "distill" else "contrastive or fused"}:
+    ranked = tuning.loss in ("distill", "lsr")
+    given = {"distill or lsr" if isinstance(item, Ranking) else "contrastive or fused" for item in data}
+    if given != {"distill or lsr" if ranked else "contrastive or fused"}:
         raise SettingsError(
             f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(given))}"
         )
-    if tuning.loss != "distill" and len({row.passage_id for row in rows}) == 1 and len(rows[0].texts) == 2:
+    if not ranked and len({row.passage_id for row in rows}) == 1 and len(rows[0].texts) == 2:
         raise QuestionsError(
             f"all {len(rows)} questions stand on one passage, without negatives: there is nothing to tell it "
             "from; add documents, or set retriever.negatives = 1"

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +23,29 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
-    DistillKLDivLoss,
-    MultipleNegativesRankingLoss,
+    MatryoshkaLoss,
 )
-from sentence_transformers.util import pairwise_cos_sim
 from transformers import PrinterCallback, TrainerCallback
 
-from fieldstone.errors import ModelError
+from fieldstone.errors import ModelError, SettingsError
 from fieldstone.models import Encoder, load_encoder
 from fieldstone.models.devices import thread_count
 from fieldstone.models.huggingface import explained, quiet
+from fieldstone.models.towers import QUERY, write_towers
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Plan, Row
+from fieldstone.tune.batches import Plan, Row, labels_of
 from fieldstone.tune.checkpoint import writing
-from fieldstone.tune.losses import CachedFusedLoss, FusedLoss
+from fieldstone.tune.frozen import Frozen
+from fieldstone.tune.losses import CachedFusedLoss, FrozenPassages, loss_of
+from fieldstone.tune.low_rank import add_adapters, load_adapters, merged, save_adapters
+from fieldstone.tune.retriever import Trained
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _WEIGHT_DECAY = 0.01
 _SHORT = 512  # tokens
 _ACTIVATIONS = 4e9  # bytes; more passages than that hold are worked through in parts
 _BYTES = 200  # that a token leaves for the way back, a layer and unit of width (MiniLM in float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """How it went; the weights that were kept lie in `model` in the work folder."""
-
-    losses: tuple[float, ...]
-    dev_scores: tuple[float, ...]
-    best: int
-    seconds: float
 
 
 def train(
@@ -64,6 +55,8 @@ def train(
     work: Path,
     tuning: RetrieverTuning,
     *,
+    towers: tuple[str, str] | None,
+    frozen: Frozen | None,
     max_tokens: int,
     longest: int,
     dev_score: Callable[[Encoder], float] | None,
@@ -74,6 +67,9 @@ def train(
     progress: Progress,
 ) -> Trained:
     """Train the encoder in `folder` on `rows` as planned, or go on with what stands in `work`.
+
+    With `towers` (the passages' encoder: its name and identity) the result holds the questions' side alone.
+    With `frozen` passages only the questions go through the encoder.
 
     Texts are cut off at `max_tokens`; the longest has `longest`, which says how many fit into memory.
     With bfloat16 the weights and their updates stay float32 (autocast). Measured with MiniLM on a CPU that
@@ -97,7 +93,10 @@ def train(
         if not any(isinstance(module, Normalize) for module in model):
             model.append(Normalize())  # our encoder always does it; so the folder says the same to others
         texts_at_once = _texts_at_once(model[0].auto_model.config, longest)
-        parts = _parts(steps, rows, texts_at_once) if tuning.loss == "distill" else 1
+        # here a question's loss does not need the others
+        parts = _parts(steps, rows, texts_at_once) if _ranked(tuning) and not frozen else 1
+        if tuning.method == "lora":
+            add_adapters(model, tuning)
         batches = [step[part::parts] for step in steps for part in range(parts)]
         checkpoint = _last_checkpoint(work)
         arguments = SentenceTransformerTrainingArguments(
@@ -105,8 +104,8 @@ def train(
             num_train_epochs=1,  # the plan holds all epochs
             per_device_train_batch_size=tuning.batch,
             gradient_accumulation_steps=parts,
-            learning_rate=tuning.learning_rate,
-            warmup_steps=math.ceil(tuning.warmup * len(steps)),
+            learning_rate=tuning.lora_rate if tuning.method == "lora" else tuning.learning_rate,
+            warmup_steps=min(math.ceil(tuning.warmup * len(steps)), len(steps) - 1),  # the first has rate 0
             lr_scheduler_type="linear",
             weight_decay=_WEIGHT_DECAY,
             seed=seed,
@@ -129,17 +128,20 @@ def train(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several would split the batches of the plan
         trainer = _Trainer(
             steps,
+            tuning.method == "lora",
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_dict({"row": range(len(rows))}).with_transform(_columns(rows)),
-            loss=_loss(model, tuning, rows, texts_at_once),
-            evaluator=_DevScore(dev_score, work / "dev", device, threads) if dev_score else None,
+            train_dataset=Dataset.from_dict({"row": range(len(rows))}).with_transform(
+                _questions(rows) if frozen else _columns(rows)
+            ),
+            loss=_loss(model, tuning, rows, frozen, texts_at_once),
+            evaluator=_DevScore(dev_score, work / "dev", towers, device, threads) if dev_score else None,
             callbacks=[_Watch(set(ends), progress)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
         with writing(work):
-            model.save_pretrained(str(work / "model"), create_model_card=False)
+            _write(model, work / "model", towers)
 
     history = trainer.state.log_history
     scores = tuple(entry["eval_dev"] for entry in history if "eval_dev" in entry)
@@ -168,20 +170,59 @@ def _parts(steps: list[list[int]], rows: Sequence[Row], texts_at_once: int) -> i
     return min(math.ceil(most / texts_at_once), min(map(len, steps)))
 
 
-def _loss(model: Any, tuning: RetrieverTuning, rows: Sequence[Row], texts_at_once: int) -> Any:
-    if tuning.loss == "distill":
-        # The loss multiplies by the square of its own student temperature, which at 0.05 would shrink it 400
-        # times. Dividing in the similarity leaves the plain divergence, KL(teacher || student), in nats.
-        def cosine(questions: Any, passages: Any) -> Any:
-            return pairwise_cos_sim(questions, passages) / tuning.student_temperature
+def _loss(
+    model: Any, tuning: RetrieverTuning, rows: Sequence[Row], frozen: Frozen | None, texts_at_once: int
+) -> Any:
+    if frozen:
+        vectors = torch.tensor(frozen.vectors)
 
-        return DistillKLDivLoss(model, cosine, teacher_temperature=tuning.teacher_temperature)
-    whole = tuning.batch * (max(len(row.texts) for row in rows) - 1) <= texts_at_once
-    if tuning.loss == "fused":
-        return FusedLoss(model) if whole else CachedFusedLoss(model, mini_batch_size=texts_at_once)
-    if whole:
-        return MultipleNegativesRankingLoss(model)
-    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=texts_at_once)
+        def labels(chosen: Sequence[int]) -> list[Any] | None:
+            return labels_of([rows[index] for index in chosen])
+
+        return FrozenPassages(model, loss_of(model, tuning), vectors, frozen.places, labels)
+    widest = max(len(row.texts) for row in rows) - 1
+    # under Matryoshka labels as wide as the vectors would be cut off too, but not those of a cached loss
+    whole = tuning.batch * widest <= texts_at_once and not tuning.matryoshka
+    if whole or _ranked(tuning):
+        loss = loss_of(model, tuning)
+    elif tuning.loss == "fused":
+        loss = CachedFusedLoss(model, mini_batch_size=texts_at_once)
+    else:
+        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=texts_at_once)
+    return _nested(model, loss, tuning, widest) if tuning.matryoshka else loss
+
+
+def _ranked(tuning: RetrieverTuning) -> bool:
+    return tuning.loss in ("distill", "lsr")
+
+
+def _nested(model: Any, loss: Any, tuning: RetrieverTuning, widest: int) -> Any:
+    """The sum of the loss over all dimensions and over fewer (Matryoshka: Kusupati et al. 2022)."""
+    full = model.get_embedding_dimension()
+    sizes = sorted({*tuning.matryoshka, full}, reverse=True)
+    if sizes[0] > full:
+        raise SettingsError(
+            f"retriever.matryoshka = {list(tuning.matryoshka)}, but the encoder has {full} dimensions; "
+            "name smaller numbers"
+        )
+    if _ranked(tuning) and widest == full:
+        raise SettingsError(
+            f"retriever.candidates = {widest} is also the number of dimensions, which retriever.matryoshka "
+            f"mistakes for vectors; set retriever.candidates = {widest - 1}"
+        )
+    return MatryoshkaLoss(model, loss, sizes)
+
+
+def _write(model: Any, folder: Path, towers: tuple[str, str] | None) -> None:
+    """The encoder as it would be served: a plain folder, or the questions' side of two towers."""
+    merged(model).save_pretrained(str(folder / QUERY if towers else folder), create_model_card=False)
+    if towers:
+        write_towers(folder, *towers)
+
+
+def _questions(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, list[Any]]]:
+    """Row numbers to the questions, and the numbers themselves, by which the loss finds the passages."""
+    return lambda batch: {"text_0": [rows[index].texts[0] for index in batch["row"]], "label": batch["row"]}
 
 
 def _columns(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, list[Any]]]:
@@ -193,25 +234,10 @@ def _columns(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, 
             f"text_{place}": list(column)
             for place, column in enumerate(zip(*(row.texts for row in chosen), strict=True))
         }
-        if chosen[0].keys:
-            return texts | {"label": _fused_labels(chosen)}
-        return texts | ({"label": [row.scores for row in chosen]} if chosen[0].scores else {})
+        labels = labels_of(chosen)
+        return texts if labels is None else texts | {"label": labels}
 
     return columns
-
-
-def _fused_labels(rows: Sequence[Row]) -> list[list[float]]:
-    """For each row and all passages of the batch: what the lexical search adds, then the target.
-
-    The passages as the loss sees them: all positives, then all first negatives, and so on.
-    """
-    passages = [key for column in zip(*(row.keys for row in rows), strict=True) for key in column]
-    labels = []
-    for place, row in enumerate(rows):
-        target = [0.0] * len(passages)
-        target[place :: len(rows)] = row.scores
-        labels.append([row.lexical.get(key, 0.0) for key in passages] + target)
-    return labels
 
 
 def _sampler(batches: list[list[int]]) -> Callable[..., Any]:
@@ -239,9 +265,9 @@ def _last_checkpoint(work: Path) -> str | None:
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """The trainer without model cards, which quote the documents and ask the hub about the base."""
 
-    def __init__(self, steps: list[list[int]], **given: Any) -> None:
+    def __init__(self, steps: list[list[int]], low_rank: bool, **given: Any) -> None:
         super().__init__(**given)
-        self._steps = steps
+        self._steps, self._low_rank = steps, low_rank
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], **_: Any) -> Any:
         """The mean over a step, though its parts may hold one question more or less than the others."""
@@ -256,7 +282,17 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, **_: Any) -> None:
-        self.model.save_pretrained(output_dir, create_model_card=False)
+        folder = output_dir or self.args.output_dir
+        if self._low_rank:
+            save_adapters(self.model, Path(folder))
+        else:
+            self.model.save_pretrained(folder, create_model_card=False)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if self._low_rank:
+            load_adapters(self.model, Path(checkpoint_path))
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
@@ -289,14 +325,20 @@ class _DevScore(BaseEvaluator):  # type: ignore[misc]
     """The caller's score, of the encoder as it would be served."""
 
     def __init__(
-        self, score: Callable[[Encoder], float], folder: Path, device: str, threads: int | None
+        self,
+        score: Callable[[Encoder], float],
+        folder: Path,
+        towers: tuple[str, str] | None,
+        device: str,
+        threads: int | None,
     ) -> None:
         super().__init__()
-        self._score, self._folder, self._device, self._threads = score, folder, device, threads
+        self._score, self._folder, self._towers = score, folder, towers
+        self._device, self._threads = device, threads
 
     def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
         with writing(self._folder):
-            model.save_pretrained(str(self._folder), create_model_card=False)
+            _write(model, self._folder, self._towers)
         with torch.random.fork_rng():  # the score must not change what comes after it
             encoder = load_encoder(str(self._folder), device=self._device, threads=self._threads)
             return {"dev": float(self._score(encoder))}

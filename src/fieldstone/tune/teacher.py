@@ -1,26 +1,37 @@
-"""The teachers of the retriever: the search with the generator's likelihood (ART), or a reader's attention.
+"""The teachers of the retriever.
 
-The first needs no labels, only questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense
-Passage Retriever", with the fused ranking mixed in as in our search. The second needs a reader that was tuned
-as Fusion-in-Decoder: Izacard and Grave (2021b), "Distilling Knowledge from Reader to Retriever for Question
-Answering".
+`rank` is the whole search, with the generator's likelihood of the question (ART). It needs no labels, only
+questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense Passage Retriever", with the
+fused ranking mixed in as in our search. `supervise` is the generator's likelihood of the *answer* after each
+passage that was found (LSR: REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024). `rank_by_attention` is the
+attention of a reader that was tuned as Fusion-in-Decoder: Izacard and Grave (2021b), "Distilling Knowledge
+from Reader to Retriever for Question Answering".
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fieldstone.errors import ModelError
+from fieldstone.errors import ModelError, SettingsError
 from fieldstone.examples import whole_lines
-from fieldstone.models import Generator
+from fieldstone.models import Generator, Prompt, Score
 from fieldstone.progress import Progress, silent
-from fieldstone.prompts import fid_prompt, likelihood_prompt
-from fieldstone.records import fingerprint
+from fieldstone.prompts import (
+    fid_prompt,
+    likelihood_prompt,
+    one_by_one_prompt,
+    together_prompt,
+    together_reply,
+)
+from fieldstone.records import Example, fingerprint
 from fieldstone.search import Index, search
-from fieldstone.settings import SearchSettings
+from fieldstone.settings import SearchSettings, Settings
 from fieldstone.tune.retriever import Ranking
 
 T = TypeVar("T")
@@ -120,6 +131,63 @@ def likelihoods(
         return [[next(means) for _ in texts] for _, texts in batch]
 
     return [tuple(scores) for scores in _by_batches(asked, scored, kept, progress)]
+
+
+def supervise(
+    index: Index,
+    examples: Sequence[Example],
+    settings: Settings,
+    reading: str,
+    kept: Path,
+    progress: Progress = silent,
+) -> list[Ranking]:
+    """For each example with an answer, the best found passages, and how likely each makes the answer.
+
+    The prompts are those that answering writes when it reads so (`reading`: together or one-by-one), with one
+    passage. `retriever.lsr_score` says which figure: the natural log-probability a token of the answer, or
+    the probability of the whole answer, as in RA-DIT. What the generator gave stays in the file `kept`.
+    """
+    how, plain = settings.retriever, settings.search.model_copy(update={"rerank": "none"})
+    generator = index.generator
+    if generator is None:
+        raise SettingsError("retriever.loss = lsr needs a generator; set models.generator")
+    told = [e for e in examples if e.answer]
+    asked: list[tuple[str, str, tuple[str, ...]]] = []
+    for start in range(0, len(told), BATCH):
+        progress("search", start, len(told), "questions")
+        batch = told[start : start + BATCH]
+        found = search(index, [e.question for e in batch], plain, how.candidates)
+        texts = index.library.passage_texts([hit.passage for hits in found for hit in hits])
+        for example, hits in zip(batch, found, strict=True):
+            passages = tuple(dict.fromkeys(texts[hit.passage.id] for hit in hits))
+            asked.append((example.question, example.answer, passages))
+    progress("search", len(told), len(told), "questions")
+
+    def scored(batch: Sequence[tuple[str, str, Sequence[str]]]) -> list[list[tuple[float, int]]]:
+        generator.forget()
+        rows = [answer_row(text, q, answer, reading) for q, answer, texts in batch for text in texts]
+        scores = iter(generator.score([prompt for prompt, _ in rows], [wanted for _, wanted in rows]))
+        return [[(s.logprob, s.tokens) for s in islice(scores, len(texts))] for *_, texts in batch]
+
+    return [
+        Ranking(question, passages, tuple(_figure(Score(*pair), how.lsr_score) for pair in pairs))
+        for (question, _, passages), pairs in zip(
+            asked, _by_batches(asked, scored, kept, progress), strict=True
+        )
+        if len(passages) > 1
+    ]
+
+
+def answer_row(text: str, question: str, answer: str, reading: str) -> tuple[Prompt, str]:
+    """What stands before an answer that is read from one passage, and the answer as it is written there."""
+    if reading != "together":
+        return one_by_one_prompt(text, question), f" {answer}"
+    prompt = together_prompt([text], question)  # up to the citation, which is not scored
+    return replace(prompt, prefill=prompt.prefill + together_reply(1, "")), answer
+
+
+def _figure(score: Score, which: str) -> float:
+    return score.mean if which == "logprob" else math.exp(score.logprob)
 
 
 def _by_batches(
