@@ -19,6 +19,7 @@ from fieldstone.prompts import (
     parse_answers,
 )
 from fieldstone.quotes import find_words
+from fieldstone.recipes.dev import answerable
 from fieldstone.records import Example, Passage
 from fieldstone.settings import SynthesizeSettings
 from fieldstone.synthesize.filters import holds
@@ -307,3 +308,10 @@ def test_no_share_no_form():
     passages = [Passage("p", "d", "The crane lifts 40 tonnes.", 0, 26)]
     examples = [Example("e", "What does the crane lift?", "40 tonnes", "p")]
     assert list(other_forms(examples, passages, {}, SynthesizeSettings(), 0)) == []
+
+
+def test_nothing_is_searched_by_other_forms(whole):
+    _, folder, _, _ = whole
+    everything = all_of(folder)
+    assert {e.made_by.get("form") for e in answerable(everything)} == {None}
+    assert len(answerable(everything)) == sum("form" not in e.made_by for e in everything)

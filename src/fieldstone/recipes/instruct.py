@@ -120,8 +120,9 @@ def asking(build: Build) -> tuple[str, Generator]:
 
 def instruct_mark(build: Build) -> list[object]:
     """Stands for what a generator that is tuned later takes from this step: nothing where it did not run."""
-    said = _said(build)
-    return [said["model"], said["used"], build.settings.instruct.share] if said else []
+    said, how = _said(build), build.settings.instruct
+    names = [Path(name).name for name in how.files]
+    return [said["model"], said["used"], how.share, names] if said else []
 
 
 def general_rows(build: Build, own: int) -> list[Row]:

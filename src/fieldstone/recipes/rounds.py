@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fieldstone.examples import read_examples
@@ -25,9 +26,8 @@ def tune_again(build: Build) -> dict[str, Any]:
     if settings.synthesize.rounds < 2:
         return {}
     last: dict[str, Any] = dict(build.made.get("tune-generator", {}))
-    in_use = [choice.name for choice in choices(build.workspace)]
     inputs = fingerprint(
-        last.get("verdict"), last.get("judged"), in_use[:1], settings.synthesize, settings.generator,
+        last.get("verdict"), last.get("judged"), _won(build, last), settings.synthesize, settings.generator,
         settings.answer, settings.search, build.passages_mark, *own,
     )  # fmt: skip
     if done := build.done("tune-again", inputs):
@@ -36,11 +36,10 @@ def tune_again(build: Build) -> dict[str, Any]:
     taught = build.examples("train")
     notes = []
     for number in range(2, settings.synthesize.rounds + 1):
-        verdict = last.get("verdict")
-        if not verdict or verdict["candidate"] not in [c.name for c in choices(build.workspace)]:
+        name = _won(build, last)
+        if name is None:
             notes.append(f"no round {number}, for the candidate of round {number - 1} is not in use")
             break
-        name = str(verdict["candidate"])
         folder = build.workspace.path / "examples" / f"round-{number}"
         asker = build.load_generator(str(build.workspace.path / name))
         asked = write(folder, build.open_index(), asker, settings, own, build.progress, only=("train",))
@@ -53,3 +52,9 @@ def tune_again(build: Build) -> dict[str, Any]:
         made.append({"round": number, "model": name, "examples": asked.examples["train"], **last})
     verdicts = {"verdict": last["verdict"]} if made and "verdict" in last else {}
     return {"inputs": inputs, "rounds": made, **verdicts, "notes": notes}
+
+
+def _won(build: Build, last: Mapping[str, Any]) -> str | None:
+    """The candidate of a round, if it was taken into use and not rolled back since."""
+    name = last.get("verdict", {}).get("candidate")
+    return name if name in [choice.name for choice in choices(build.workspace)] else None

@@ -240,15 +240,13 @@ def _lost(a: Asked, found: Sequence[str], texts: Mapping[str, str], how: Synthes
 
     By SimRAG's consistency any found passage may hold the answer (Xu et al. 2024, section 3.2).
     """
-    if how.consistency == "passage":
-        return (
-            None
-            if a.passage_id in found
-            else f"the search does not find its passage among {how.found_within}"
-        )
-    if any(holds(a.answer, texts[id_]) for id_ in found):
-        return None
-    return f"no passage among the {how.found_within} that the search finds holds the answer"
+    if how.consistency == "answer":
+        lost = not any(holds(a.answer, texts[id_]) for id_ in found)
+        why = f"no passage among the {how.found_within} that the search finds holds the answer"
+    else:
+        lost = a.passage_id not in found
+        why = f"the search does not find its passage among {how.found_within}"
+    return why if lost else None
 
 
 def _negatives(
