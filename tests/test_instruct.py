@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tiny_models
+from fieldstone import gate
 from fieldstone.errors import QuestionsError, WorkspaceError
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices
@@ -462,7 +463,7 @@ def test_the_embedded_model_learns_to_ask_about_another_article(data, tmp_path):
     vectors = encoder.encode_passages(texts)
 
     def asks(generator):
-        """The shares of answers that it names rightly, and of its questions that pass the round trip."""
+        """Of answers, the share that stand there; of questions, those that pass; of answers, those."""
         how = SynthesizeSettings(way="simrag", spans=3)
         tried = ask_by_spans(generator, short, [tested] * len(short), how)
         asked = [a for a in tried if a.sentence]
@@ -474,13 +475,9 @@ def test_the_embedded_model_learns_to_ask_about_another_article(data, tmp_path):
         return len(asked) / len(tried), sum(passed) / len(passed), sum(passed) / len(tried)
 
     def f1(generator):
-        """By kind of task, how near what it writes is to what people wrote."""
+        """How near what it writes for each row is to what people wrote."""
         replies = generator.generate([t.row.prompt for t in held], max_tokens=32, stop=["\n"])
-        pairs = list(zip(replies, held, strict=True))
-        return {
-            kind: sum(token_f1(r.text, [t.row.completion]) for r, t in pairs if t.kind == kind) / 8
-            for kind in ("answer", "ask", "name")
-        }
+        return [token_f1(r.text, [t.row.completion]) for r, t in zip(replies, held, strict=True)]
 
     tuning = GeneratorTuning(epochs=1, checks=1, learning_rate=6e-4)
     rows = [task.row for task in learnt]
@@ -488,7 +485,13 @@ def test_the_embedded_model_learns_to_ask_about_another_article(data, tmp_path):
     base, new = load_generator("embedded:smollm2"), load_generator(str(tmp_path / "new"))
     first = [rows[0].prompt], [rows[0].completion]
     assert new.score(*first)[0].logprob != base.score(*first)[0].logprob
-    (before, after), (asked, asks_now) = (f1(base), f1(new)), (asks(base), asks(new))
-    print(before, after, asked, asks_now)
-    assert sum(after.values()) > sum(before.values())
-    assert asks_now[0] > asked[0]
+    theirs, ours = f1(base), f1(new)
+    verdict = gate.judge(
+        "generator", "new", "base", "token F1", ours, theirs, [tested] * len(held),
+        finer=[t.text for t in held],
+    )  # fmt: skip
+    assert verdict.difference.value > 0  # .07 and .25 when this was written
+    assert verdict.difference.low > 0 or not verdict.accepted
+    before, after = asks(base), asks(new)
+    assert after[0] > before[0]  # .25 and .68
+    assert after[2] > before[2]  # .12 and .41; of the questions alone .48 and .60 passed, of 27 and 30
