@@ -36,6 +36,19 @@ Question: What is carbon steel used for?
 
 """
 
+# SimRAG's two tasks besides answering (Xu et al. 2024, section 3.1), one made-up passage for both: name what
+# could be asked for, then ask for one of it.
+NAMED = """Passage: City Museum
+The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned. A ticket costs four \
+crowns, and children enter free.
+Answers: nine; Mondays; the rooms are cleaned; four crowns; children
+Answer: Mondays
+Question: When is the City Museum closed?
+Answer: four crowns
+Question: How much is a ticket to the City Museum?
+
+"""
+
 REFUSAL = "unanswerable"
 """What a tuned generator writes for a passage that does not answer."""
 
@@ -76,6 +89,49 @@ def ask_prompt(title: str, sentence: str, opening: str) -> Prompt:
 def ask_blindly_prompt(title: str, opening: str) -> Prompt:
     """The same without the sentence: a question that is as likely here asks about nothing in it."""
     return Prompt(prefix=f"{ASKED}Title: {title}\nQuestion:", text=f" {opening}")
+
+
+def name_answers_prompt(text: str) -> Prompt:
+    """A passage, to be followed by what could be asked for in it, with semicolons between."""
+    return Prompt(prefix=f"{NAMED}Passage: {text.strip()}\n", text="Answers:")
+
+
+def named_answers(answers: Sequence[str]) -> str:
+    """The completion that `name_answers_prompt` asks for."""
+    return f" {'; '.join(answers)}"
+
+
+def parse_answers(reply: str) -> list[str]:
+    """The answers of a completion, each once, without quotation marks around them and a final full stop."""
+    first = reply.strip().partition("\n")[0]
+    named = (parse_one_by_one(piece) for piece in first.split(";"))
+    return list({answer.casefold(): answer for answer in named if answer}.values())
+
+
+def ask_for_prompt(text: str, answer: str) -> Prompt:
+    """A passage and an answer that stands in it, to be followed by the question that it answers."""
+    return Prompt(prefix=f"{NAMED}Passage: {text.strip()}\n", text=f"Answer: {answer.strip()}\nQuestion:")
+
+
+def instruction_prompt(instruction: str, given: str = "") -> Prompt:
+    """An instruction with the text that it is about, to be completed up to the end of the line."""
+    about = f"Input: {given.strip()}\n" if given.strip() else ""
+    return Prompt(text=f"Instruction: {instruction.strip()}\n{about}Response:")
+
+
+def choice_question(question: str, options: Sequence[str]) -> str:
+    """A question with options to choose from; its answer is `option`."""
+    return " ".join([question, *(option(i, text) for i, text in enumerate(options))])
+
+
+def option(place: int, text: str) -> str:
+    """An option as it is shown and answered: `B) Mondays`."""
+    return f"{chr(ord('A') + place)}) {text}"
+
+
+def claim_question(claim: str) -> str:
+    """A claim as a question, to be answered with yes or no."""
+    return f"Is it true that {claim.strip().rstrip('.')}?"
 
 
 def parse_one_by_one(reply: str) -> str:

@@ -90,7 +90,7 @@ class AnswerSettings(_Branch):
 class SynthesizeSettings(_Branch):
     """How questions are written from the passages, and which are kept."""
 
-    way: Literal["auto", "completion", "chat"] = "auto"
+    way: Literal["auto", "completion", "chat", "simrag"] = "auto"
     rate_passages: bool = Field(False, description="ask only about passages that the generator rates well")
     rate_questions: bool = Field(False, description="keep only questions and answers that it rates well")
     least_rating: float = Field(8, ge=0, le=10)
@@ -100,13 +100,37 @@ class SynthesizeSettings(_Branch):
     lift: float = Field(
         0.7, description="how much likelier the sentence must make its question, natural log a token"
     )
-    found_within: int = Field(10, ge=1, description="the search must find the passage among so many")
+    spans: int = Field(6, ge=1, description="answers that are asked for in each passage (simrag)")
+    consistency: Literal["passage", "answer"] = Field(
+        "passage",
+        description="what the search must find: the passage itself, or any that holds the answer (SimRAG)",
+    )
+    found_within: int = Field(10, ge=1, description="the search must find it among so many")
     negatives: int = Field(4, ge=0, description="hard negatives kept for each question")
     altered: float = Field(
         0.3, ge=0, le=1, description="share of questions also asked with a name or number exchanged"
     )
+    choices: float = Field(0.0, ge=0, le=1, description="share of questions also asked with four options")
+    claims: float = Field(
+        0.0, ge=0, le=1, description="share of answers whose sentence is also asked about: is it true?"
+    )
+    deciding: Literal["short", "all"] = Field(
+        "short", description="which questions dev and test have: all but choices and claims, or all"
+    )
+    rounds: int = Field(1, ge=1, description="the second is asked by the model that won the first, and so on")
     dev: float = Field(0.25, gt=0, lt=0.5, description="share of passages whose questions decide")
     test: float = Field(0.1, gt=0, lt=0.5, description="share of passages whose questions are for the report")
+
+
+class InstructSettings(_Branch):
+    """What the generator learns before it sees the documents (SimRAG's first stage)."""
+
+    files: tuple[str, ...] = Field((), description="instructions and reading comprehension, as JSON")
+    rows: int = Field(4000, ge=2, description="at most so many are learnt, the tasks alike, drawn by chance")
+    held_out: float = Field(0.1, gt=0, lt=0.5, description="share of texts that judge what was learnt")
+    share: float = Field(
+        0.2, ge=0, lt=1, description="share of such rows when the generator is tuned on the documents"
+    )
 
 
 class RetrieverTuning(_Branch):
@@ -240,6 +264,7 @@ class Settings(_Branch):
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
     answer: AnswerSettings = AnswerSettings()
+    instruct: InstructSettings = InstructSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
     generator: GeneratorTuning = GeneratorTuning()

@@ -73,5 +73,7 @@ def show_tuning(made: Mapping[str, Mapping[str, Any]]) -> None:
     for step, facts in made.items():
         if isinstance(facts.get("skipped"), str):  # of files, a step says how many
             show(f"{step} was skipped: {facts['skipped']}", style="yellow")
+        for note in facts.get("notes", ()):
+            show(f"{step}: {note}", style="dim")
     if page:
         show(f"The report, with every question: {page}")

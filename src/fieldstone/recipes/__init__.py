@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from glob import escape
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,13 +273,12 @@ def _index(build: Build) -> dict[str, Any]:
     }
 
 
-def _later(name: str) -> Callable[[Build], dict[str, Any]]:
-    """A step of `recipes.tuning`, which is imported when it is run."""
+def _later(name: str, home: str = "tuning") -> Callable[[Build], dict[str, Any]]:
+    """A step of `recipes.tuning`, or of another module there, which is imported when it is run."""
 
     def step(build: Build) -> dict[str, Any]:
-        from fieldstone.recipes import tuning
-
-        done: dict[str, Any] = getattr(tuning, name)(build)
+        module = import_module(f"fieldstone.recipes.{home}")
+        done: dict[str, Any] = getattr(module, name)(build)
         return done
 
     return step
@@ -288,9 +288,11 @@ STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
     "read": _read,
     "split": _split,
     "index": _index,
+    "instruct": _later("instruct", "instruct"),
     "synthesize": _later("synthesize"),
     "tune-retriever": _later("tune_retriever"),
     "tune-generator": _later("tune_generator"),
+    "tune-again": _later("tune_again", "rounds"),
     "report": _later("report"),
 }
 """What each step of a recipe runs; it returns what the journal keeps of it."""

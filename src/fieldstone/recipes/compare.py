@@ -117,7 +117,7 @@ def compare(
             if known is None:
                 base = _copy(workspace, folder / name, key, KEPT)
                 run_steps(first, base, settings, _named(progress, name))
-                tuned = _copy(base, place, mark, ("examples", "models"))
+                tuned = _copy(base, place, mark, ("examples", "models", "journal.jsonl"))
                 known = _run(tuned, name, own, rest, sets, said)
                 write_json(kept, {"key": mark, **asdict(known)})
                 if not keep:

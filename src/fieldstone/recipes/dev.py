@@ -24,8 +24,8 @@ BATCH = 16
 
 
 def answerable(examples: Sequence[Example]) -> list[Example]:
-    """Those about a passage, whether an answer is known or not."""
-    return [e for e in examples if e.passage_id is not None]
+    """Those about a passage, whether an answer is known or not; nobody searches by choices and claims."""
+    return [e for e in examples if e.passage_id is not None and "form" not in e.made_by]
 
 
 def told(examples: Sequence[Example]) -> list[Example]:

@@ -23,6 +23,7 @@ from fieldstone.recipes.dev import (
     sample,
     told,
 )
+from fieldstone.recipes.instruct import asking, general_rows, instruct_mark, instructed
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
@@ -48,18 +49,18 @@ def synthesize(build: Build) -> dict[str, Any]:
     """Questions from the passages, and the user's own among them."""
     from fieldstone.synthesize import synthesize as write
 
-    folder, own = build.workspace.path / "examples", _own_examples(build)
+    folder, own = build.workspace.path / "examples", own_examples(build)
     inputs = fingerprint(
         build.library.meta("library"), build.passages_mark, build.settings.synthesize, build.settings.seed,
         build.settings.models.writer or build.settings.models.generator, build.settings.search.mode,
-        *map(asdict, own),
+        *map(asdict, own), *instruct_mark(build),
     )  # fmt: skip
     done = build.done("synthesize", inputs)
     if done and all((folder / f"{split}.jsonl").exists() for split in SPLITS):
         return done
-    index, generator = build.open_index(), build.writer
+    index, (name, generator) = build.open_index(), asking(build)
     made = write(folder, index, generator, build.settings, own, build.progress)
-    return {"inputs": inputs, "model": generator.name, **asdict(made)}
+    return {"inputs": inputs, "model": name, **asdict(made)}
 
 
 def tune_retriever(build: Build) -> dict[str, Any]:
@@ -164,14 +165,18 @@ def _known_vectors(build: Build, data: Sequence[Contrast] | Sequence[Ranking]) -
     return {texts[id_]: row for ids, rows in batches for id_, row in zip(ids, rows, strict=True)}
 
 
-def tune_generator(build: Build) -> dict[str, Any]:
-    """A candidate for the generator, judged on the dev questions by the score of its answers."""
+def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dict[str, Any]:
+    """A candidate for the generator, judged on the dev questions by the score of its answers.
+
+    It learns from the train examples, or from those `taught`.
+    """
     settings = build.settings
-    train, dev = told(build.examples("train")), told(build.examples("dev"))
+    train, dev = told(build.examples("train") if taught is None else taught), told(build.examples("dev"))
     base = settings.models.generator
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train),
         *([Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings) else ()),
+        *instruct_mark(build),
     )  # fmt: skip
     judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
     if kept := kept_verdict(build, "generator", id_, judged):
@@ -189,14 +194,16 @@ def tune_generator(build: Build) -> dict[str, Any]:
     rows = generator_rows(build, train, settings.seed)
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
+    rows += general_rows(build, len(rows))
     several = settings.generator.epochs * settings.generator.checks > 1  # checkpoints to choose between
     checked = generator_rows(build, sample(dev, CHECKED if several else 0, settings.seed), settings.seed)
     build.__dict__.pop("generator", None)  # one copy of the weights less while tuning
     models = settings.models
     folder = build.workspace.path / "models" / "generator" / id_
     tuned = tune(
-        base, rows, folder, settings.generator, dev_score=lesson_score(checked, settings.answer.max_tokens),
-        seed=settings.seed, device=models.device, threads=models.threads or None, progress=build.progress,
+        instructed(build) or base, rows, folder, settings.generator,
+        dev_score=lesson_score(checked, settings.answer.max_tokens), seed=settings.seed, device=models.device,
+        threads=models.threads or None, progress=build.progress,
     )  # fmt: skip
 
     asked = sample(dev, DEV_QUESTIONS, settings.seed)
@@ -314,7 +321,7 @@ def _base_encoder(build: Build) -> Encoder:
     return encoder
 
 
-def _own_examples(build: Build) -> list[Example]:
+def own_examples(build: Build) -> list[Example]:
     """The user's questions as examples; those whose evidence is not found teach nothing."""
     from fieldstone.evaluate.run import judge
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from fieldstone.search.words import index_words
 from fieldstone.settings import Settings, SynthesizeSettings
 from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking, worth_asking
 from fieldstone.synthesize.divide import divide
-from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer, repeats
+from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer, holds, repeats
+from fieldstone.synthesize.forms import other_forms
 from fieldstone.synthesize.rate import rate_answers, rate_passages
+from fieldstone.synthesize.spans import ask_by_spans
 from fieldstone.synthesize.terms import Kind, terms
 from fieldstone.synthesize.unanswerable import altered
 
@@ -61,27 +63,30 @@ def synthesize(
     settings: Settings,
     own: Sequence[Example] = (),
     progress: Progress = silent,
+    only: Collection[str] = SPLITS,
 ) -> Synthesized:
     """Write `train`, `dev`, `test` and `rejected` JSON Lines into `folder`, from the passages of the library.
 
-    `own` are questions of the user's own; they join the split of their passage. Goes on where it was stopped,
-    and passages that were asked about before are not asked again.
+    `own` are questions of the user's own; they join the split of their passage. `only` passages of these
+    splits are asked about. Goes on where it was stopped, and passages that were asked about before are not
+    asked again.
     """
     how = settings.synthesize
     passages = list(index.library.passages())
     titles = {
         id_: title for id_, (_, title) in index.library.sources({p.document_id for p in passages}).items()
     }
-    chat = way_of_asking(generator, how) == "chat"
-    telling = passages if chat else [p for p in passages if worth_asking(p)]
+    way = way_of_asking(generator, how)
+    chat = way == "chat"
+    sides = divide(passages, how)
+    telling = [p for p in passages if sides[p.id] in only and (chat or worth_asking(p))]
     chosen = _choose(telling, how, settings.seed)
     asked = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
-    sides = divide(passages, how)
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
-    made_by = {"model": generator.name, "prompt": _prompt_mark(), "seed": str(settings.seed)}
+    made_by = {"model": generator.name, "prompt": _prompt_mark(way), "seed": str(settings.seed)}
 
     longest = CHAT_ANSWER_WORDS if chat else ANSWER_WORDS
-    faults = [fault(a, 0.0 if chat else how.lift) for a in asked]
+    faults = [fault(a, how.lift if way == "completion" else 0.0) for a in asked]
     sound = [a for a, why in zip(asked, faults, strict=True) if why is None]
     rejected = [(a, why) for a, why in zip(asked, faults, strict=True) if why is not None]
     again = repeats(sound)
@@ -90,8 +95,8 @@ def synthesize(
 
     examples: list[Example] = []
     for a, found in zip(sound, _look_up(index, [a.question for a in sound], settings, progress), strict=True):
-        if a.passage_id not in found[: how.found_within]:
-            rejected.append((a, f"the search does not find its passage among {how.found_within}"))
+        if (why := _lost(a, found[: how.found_within], texts, how)) is not None:
+            rejected.append((a, why))
         elif (why := fault_of_answer(a, longest)) is not None:
             # the question still says what its passage is about, which is what a retriever learns from
             made = {**made_by, "answer": f"left out: {why}"}
@@ -99,7 +104,14 @@ def synthesize(
         else:
             near = _negatives(a, found, texts, how)
             examples.append(_example(a.question, a.answer, a.passage_id, near, made_by))
-    examples += _near_misses(examples, passages, texts, how, settings.seed, made_by)
+    pool = _terms_of(passages)
+    plain = [e for e in examples if how.deciding == "all" or sides[e.passage_id or ""] == "train"]
+    forms = [
+        _example(question, answer, e.passage_id, e.negatives, {**made_by, "form": form})
+        for e, form, question, answer in other_forms(plain, passages, pool, how, settings.seed)
+    ]
+    examples += _near_misses(examples, texts, pool, how, settings.seed, made_by)
+    examples += forms
     examples += own
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for example in examples:
@@ -141,9 +153,11 @@ def _ask_all(
 ) -> list[Asked]:
     """What was asked about each passage, from the file where it stands there, else written now."""
     how, seed = settings.synthesize, settings.seed
+    way = way_of_asking(generator, how)
     maker = fingerprint(
-        VERSION, _prompt_mark(), generator.fingerprint, seed, way_of_asking(generator, how), how.sentences,
+        VERSION, _prompt_mark(way), generator.fingerprint, seed, way, how.sentences,
         how.openings, how.lift, how.rate_passages, how.rate_questions, how.least_rating,
+        *([how.spans] if way == "simrag" else []),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     known = {line["batch"]: [Asked(**a) for a in line["asked"]] for line in whole_lines(path)}
@@ -179,7 +193,11 @@ def _ask_batch(
         pairs = [
             pair for pair, r in zip(pairs, ratings, strict=True) if r is not None and r >= how.least_rating
         ]
-    asked = ask(generator, [p for p, _ in pairs], [title for _, title in pairs], how, seed)
+    its = [p for p, _ in pairs], [title for _, title in pairs]
+    if way_of_asking(generator, how) == "simrag":
+        asked = ask_by_spans(generator, *its, how)
+    else:
+        asked = ask(generator, *its, how, seed)
     if how.rate_questions:
         whole = [a for a in asked if a.question and a.answer]
         ratings = rate_answers(
@@ -217,6 +235,20 @@ def _look_up(
     progress("filter", len(questions), len(questions), "questions")
 
 
+def _lost(a: Asked, found: Sequence[str], texts: Mapping[str, str], how: SynthesizeSettings) -> str | None:
+    """Why what the search found for a question does not speak for it; None if it does.
+
+    By SimRAG's consistency any found passage may hold the answer (Xu et al. 2024, section 3.2).
+    """
+    if how.consistency == "answer":
+        lost = not any(holds(a.answer, texts[id_]) for id_ in found)
+        why = f"no passage among the {how.found_within} that the search finds holds the answer"
+    else:
+        lost = a.passage_id not in found
+        why = f"the search does not find its passage among {how.found_within}"
+    return why if lost else None
+
+
 def _negatives(
     a: Asked, found: Sequence[str], texts: Mapping[str, str], how: SynthesizeSettings
 ) -> tuple[str, ...]:
@@ -225,26 +257,30 @@ def _negatives(
     return tuple(wrong[: how.negatives])
 
 
-def _near_misses(
-    examples: Sequence[Example],
-    passages: Sequence[Passage],
-    texts: Mapping[str, str],
-    how: SynthesizeSettings,
-    seed: int,
-    made_by: Mapping[str, str],
-) -> list[Example]:
+def _terms_of(passages: Sequence[Passage]) -> dict[Kind, list[str]]:
+    """The dates, numbers and names of all passages, each once."""
     pool: dict[Kind, dict[str, None]] = defaultdict(dict)
     for passage in passages:
         for term in terms(passage.text):
             pool[term.kind][term.text] = None
-    ordered = {kind: list(its) for kind, its in pool.items()}
+    return {kind: list(its) for kind, its in pool.items()}
+
+
+def _near_misses(
+    examples: Sequence[Example],
+    texts: Mapping[str, str],
+    pool: Mapping[Kind, Sequence[str]],
+    how: SynthesizeSettings,
+    seed: int,
+    made_by: Mapping[str, str],
+) -> list[Example]:
     known = {tuple(index_words(example.question)) for example in examples}  # of these, some are answered
     made = []
     for example in examples:
         chance = random.Random(fingerprint("near miss", seed, example.id))
         if example.passage_id is None or not example.answer or chance.random() >= how.altered:
             continue
-        question = altered(example.question, texts[example.passage_id], ordered, chance)
+        question = altered(example.question, texts[example.passage_id], pool, chance)
         if question is not None and (words := tuple(index_words(question))) not in known:
             known.add(words)
             near = (example.passage_id, *example.negatives)
@@ -260,8 +296,10 @@ def _example(
     return Example(id_, question, answer, passage, negatives, kind, "synthetic", dict(made_by))  # type: ignore[arg-type]
 
 
-def _prompt_mark() -> str:
+def _prompt_mark(way: str) -> str:
     """Stands for the wording of the prompts that questions are written with."""
+    if way == "simrag":
+        return fingerprint(prompts.NAMED, prompts.RATE_PASSAGE, prompts.RATE_QUESTION)
     return fingerprint(
         prompts.ASKED, prompts.SHOWN, prompts.ASK_CHAT, prompts.RATE_PASSAGE, prompts.RATE_QUESTION
     )

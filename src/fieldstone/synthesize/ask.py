@@ -1,8 +1,9 @@
 """Questions out of passages, each with the answer that the same model reads out of what it asked about.
 
-Two ways. `completion`, for small models: a sentence is shown and the question's first words are given
+Three ways. `completion`, for small models: a sentence is shown and the question's first words are given
 ("How many", where the sentence holds a number), the model goes on, and then answers from the sentence.
-`chat`, for models that follow instructions: one question and answer a passage (ALoFTRAG's step 2).
+`chat`, for models that follow instructions: one question and answer a passage (ALoFTRAG's step 2). `simrag`,
+for models that have learnt it: `synthesize.spans`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Asked:
     """A question as it was written, not yet judged.
 
     `lift` is how much likelier the sentence makes the question than its title alone does (natural log a
-    token; 0 where it was not measured); `sentence` is what was asked about, in the chat way all of it.
+    token; 0 where it was not measured); `sentence` is what was asked about, in the chat way all of it, and in
+    the simrag way that which holds the answer.
     """
 
     passage_id: str

@@ -30,6 +30,8 @@ _PRONOUN = re.compile(
 def fault(asked: Asked, least_lift: float = 0.0) -> str | None:
     """What is wrong with a question by itself; None if nothing is."""
     question = asked.question.strip()
+    if not question and not asked.sentence:
+        return "the answer that was named does not stand in the passage"
     if not asked.finished or not question.endswith("?"):
         return "the question does not come to an end"
     if asked.lift < least_lift:
@@ -38,9 +40,14 @@ def fault(asked: Asked, least_lift: float = 0.0) -> str | None:
         return "the question is too short"
     if _POINTING.search(question):
         return "the question points at the text"
-    if _PRONOUN.search(question):
+    if leaves_open(question):
         return "the question leaves open whom or what it means"
     return None
+
+
+def leaves_open(text: str) -> bool:
+    """Whether a text says he, she, it or this, and what that means stands elsewhere, or points at a text."""
+    return bool(_PRONOUN.search(text) or _POINTING.search(text))
 
 
 def fault_of_answer(asked: Asked, longest: int = ANSWER_WORDS) -> str | None:
@@ -54,6 +61,12 @@ def fault_of_answer(asked: Asked, longest: int = ANSWER_WORDS) -> str | None:
     if set(index_words(asked.answer)) <= set(index_words(asked.question)):
         return "the question holds its answer"
     return None
+
+
+def holds(answer: str, text: str) -> bool:
+    """Whether the answer stands in the text as words of its own, whatever their case, accents and plural."""
+    words = index_words(answer)
+    return bool(words) and f" {' '.join(words)} " in f" {' '.join(index_words(text))} "
 
 
 def repeats(asked: Sequence[Asked]) -> set[int]:

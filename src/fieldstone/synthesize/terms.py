@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 )
 _WORD = r"[A-Z][\w'’&-]*"
 _NAME = re.compile(rf"\b{_WORD}(?:(?:\s+(?:of|the|de|von|van|du|la|al)){{0,2}}\s+{_WORD})*")
-_NO_NAME = re.compile(
+NO_NAME = re.compile(
     r"(?:a|an|the|this|that|these|those|it|its|he|she|his|her|they|their|we|our|you|your|i|in|on|at|to|for|from|by"
     r"|with|as|if|when|where|while|who|what|which|why|how|after|before|since|during|until|although|though|because"
     r"|there|here|and|or|but|not|no|some|many|most|all|both|each|every|other|another|such|however|thus|then|so|is"
@@ -65,7 +65,7 @@ def _names(text: str) -> Iterator[tuple[int, int]]:
     for match in _NAME.finditer(text):
         start, end = match.span()
         while start < end and (first := re.match(r"\S+\s*", text[start:end])):
-            if not _NO_NAME.fullmatch(first[0].strip()):
+            if not NO_NAME.fullmatch(first[0].strip()):
                 break
             start += first.end()
         opens = start == match.start() and (start == 0 or text[:start].rstrip()[-1:] in '.!?:;"“')
