@@ -148,6 +148,23 @@ class GeneratorTuning(_Branch):
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
 
 
+class PreferenceTuning(_Branch):
+    """How the generator is tuned on pairs of replies (DPO); its adapters are those of `generator`."""
+
+    prompts: int = Field(400, ge=1, description="at most so many are asked, drawn by chance")
+    samples: int = Field(4, ge=1, description="replies drawn for each prompt")
+    temperature: float = Field(0.8, gt=0, description="of the drawing")
+    refusals: float = Field(0.25, ge=0, lt=1, description="share of prompts whose right reply is the refusal")
+    wrong_below: float = Field(
+        0.5, gt=0, le=1, description="an answer that agrees less with the expected one is wrong (token F1)"
+    )
+    beta: float = Field(0.1, gt=0, description="how strongly the untuned model holds")
+    epochs: int = Field(1, ge=1)
+    batch: int = Field(8, ge=1, description="pairs a step")
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -162,6 +179,7 @@ class Settings(_Branch):
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
     generator: GeneratorTuning = GeneratorTuning()
+    preference: PreferenceTuning = PreferenceTuning()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:

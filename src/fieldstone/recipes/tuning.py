@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
+    from fieldstone.settings import GeneratorTuning
     from fieldstone.tune.generator import Row
     from fieldstone.tune.retriever import Contrast, Ranking
 
@@ -153,7 +154,22 @@ def tune_generator(build: Build) -> dict[str, Any]:
         seed=settings.seed, device=models.device, threads=models.threads or None, progress=build.progress,
     )  # fmt: skip
 
-    asked = sample(dev, DEV_QUESTIONS, settings.seed)
+    facts = {
+        "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
+        "dev scores": [list(pair) for pair in tuned.scores] if several else [],
+    }  # fmt: skip
+    return judge_generator(build, id_, dev, {"judged": judged, **facts})
+
+
+def judge_generator(
+    build: Build, id_: str, dev: Sequence[Example], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put the generator in `models/generator/ID` to the gate by the score of its answers to dev questions.
+
+    It is judged with thresholds of its own, what is in use with those that it came with.
+    """
+    folder = build.workspace.path / "models" / "generator" / id_
+    asked = sample(dev, DEV_QUESTIONS, build.settings.seed)
     now = build.in_use("generator", but=id_)
     candidate = build.load_generator(str(folder))
     system = build.system(candidate)
@@ -163,17 +179,18 @@ def tune_generator(build: Build) -> dict[str, Any]:
     old_read = read_all(old, asked, build)
     old_values = answer_scores(old, old_read, dict.fromkeys(weights, old.weights), asked)
     verdict = put_to_gate(build, "generator", id_, now, "answer score", new_values, old_values, asked)
-    facts = {
-        "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
-        "dev scores": [list(pair) for pair in tuned.scores] if several else [],
-    }  # fmt: skip
     if verdict.accepted:
         keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
-    return settle(build, verdict, id_, {"judged": judged, **facts})
+    return settle(build, verdict, id_, facts)
 
 
-def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list[Row]:
-    """These examples as prompts and replies, in the way of reading of the settings."""
+def generator_rows(
+    build: Build, examples: Sequence[Example], seed: int, tuning: GeneratorTuning | None = None
+) -> list[Row]:
+    """These examples as prompts and replies, in the way of reading of the settings.
+
+    `tuning` stands in for that of the settings.
+    """
     from fieldstone.answer import way_of_reading
     from fieldstone.tune.reading import lessons
 
@@ -182,7 +199,7 @@ def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list
         examples,
         build.library.passage_texts(),
         way_of_reading(build.generator, settings.answer),
-        settings.generator,
+        tuning or settings.generator,
         settings.answer.passages,
         seed,
     )

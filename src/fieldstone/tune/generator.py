@@ -222,17 +222,21 @@ def _rate(step: int, steps: int, warmup: float) -> float:
 
 def _adapted(base: str, folder: Path, tuning: GeneratorTuning, options: Options) -> Any:
     """The base with fresh adapters, which are in float32 whatever the base is in."""
-    lora = LoraConfig(
+    loaded = read_model(base, folder, AutoModelForCausalLM, options)
+    with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+        return get_peft_model(loaded.model, low_rank(tuning))
+
+
+def low_rank(tuning: GeneratorTuning) -> LoraConfig:
+    """Adapters of that rank on every linear layer but the last, which gives the vocabulary's logits."""
+    return LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    loaded = read_model(base, folder, AutoModelForCausalLM, options)
-    with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return get_peft_model(loaded.model, lora)
 
 
 def _recompute(model: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -37,7 +36,7 @@ from fieldstone.models.huggingface import explained, quiet
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.batches import Plan, Row
-from fieldstone.tune.checkpoint import writing
+from fieldstone.tune.checkpoint import last_checkpoint, writing
 from fieldstone.tune.losses import CachedFusedLoss, FusedLoss
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -99,7 +98,7 @@ def train(
         texts_at_once = _texts_at_once(model[0].auto_model.config, longest)
         parts = _parts(steps, rows, texts_at_once) if tuning.loss == "distill" else 1
         batches = [step[part::parts] for step in steps for part in range(parts)]
-        checkpoint = _last_checkpoint(work)
+        checkpoint = last_checkpoint(work)
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(work),
             num_train_epochs=1,  # the plan holds all epochs
@@ -223,17 +222,6 @@ def _sampler(batches: list[list[int]]) -> Callable[..., Any]:
             return len(batches)
 
     return Planned
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """The last whole checkpoint: its state is what the trainer writes last."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(folder)
-    return None
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
