@@ -14,7 +14,7 @@ from fieldstone.errors import ModelError, WorkspaceError
 from fieldstone.evaluate.measures import token_f1
 from fieldstone.models import Completion, Options, Prompt, load_generator
 from fieldstone.models.causal import CausalGenerator
-from fieldstone.prompts import REFUSAL, one_by_one_prompt, together_prompt, together_reply
+from fieldstone.prompts import REFUSAL, one_by_one_prompt, parse_one_by_one, together_prompt, together_reply
 from fieldstone.settings import GeneratorTuning, PreferenceTuning
 from fieldstone.tune.generator import Row
 from fieldstone.tune.preference import Pair, kinds, pairs_of, preference_pairs, write_pairs
@@ -341,3 +341,60 @@ def test_without_trl_it_says_what_to_install(
     monkeypatch.setattr("fieldstone.tune.adapters.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'fieldstone\[prefer\]'"):
         run(base, tmp_path / "new")
+
+
+@pytest.mark.slow
+def test_on_human_questions_the_embedded_model_comes_to_prefer_what_is_right(
+    data: Path, tmp_path: Path
+) -> None:
+    def lines(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (data / "squad" / name).read_text().splitlines()]
+
+    texts = {row["id"]: row["text"] for row in lines("squad_train_passages.jsonl")}
+    short = [q for q in lines("squad_train_slice.jsonl") if len(texts[q["passage_id"]]) < 400]
+    first = short[0]["passage_id"].partition("#")[0]
+    of_tested = [q for q in short if q["passage_id"].startswith(f"{first}#")]
+    tested = of_tested[:: len(of_tested) // 24][:24]
+    others = [q for q in short if not q["passage_id"].startswith(f"{first}#")]
+    learnt = others[:: len(others) // 56][:56]
+
+    def rows(questions: list[dict[str, Any]]) -> list[Row]:
+        return [
+            Row(one_by_one_prompt(texts[q["passage_id"]], q["question"]), f" {q['answers'][0]}")
+            for q in questions
+        ]
+
+    def made(questions: list[dict[str, Any]], name: str) -> list[Pair]:
+        tuning = PreferenceTuning(samples=3)
+        return preference_pairs(
+            base, rows(questions), tuning, agree, max_tokens=12, passages=1, kept=tmp_path / name
+        )
+
+    def f1(generator: Any) -> float:
+        replies = generator.generate([row.prompt for row in rows(tested)], max_tokens=24, stop=["\n"])
+        found = [parse_one_by_one(reply.text) for reply in replies]
+        return sum(token_f1(a, q["answers"]) for a, q in zip(found, tested, strict=True)) / len(tested)
+
+    def gaps(generator: Any, pairs: list[Pair]) -> list[float]:
+        """log p(chosen) - log p(rejected), each with its end."""
+        prompts = [pair.prompt for pair in pairs]
+        chosen = generator.score(prompts, [f"{pair.chosen}\n" for pair in pairs])
+        rejected = generator.score(prompts, [f"{pair.rejected}\n" for pair in pairs])
+        return [c.logprob - r.logprob for c, r in zip(chosen, rejected, strict=True)]
+
+    base = load_generator("embedded:smollm2", device="cpu")
+    teach, held_out = made(learnt, "teach"), made(tested, "held out")
+    untuned, before = f1(base), gaps(base, held_out)
+    tuning = PreferenceTuning(learning_rate=1e-4, warmup=0.0)
+    tuned = tune_by_preference(
+        "embedded:smollm2", teach, tmp_path / "new", tuning, GeneratorTuning(), device="cpu"
+    )
+    new = load_generator(str(tuned.folder), device="cpu")
+    grown = [a - b for a, b in zip(gaps(new, held_out), before, strict=True)]
+    print(len(teach), kinds(teach), sum(p.own for p in teach), len(held_out), tuned.steps, tuned.seconds)
+    print(
+        sum(grown) / len(grown), sum(g > 0 for g in grown), untuned, f1(new), [e["loss"] for e in tuned.log]
+    )
+    assert sum(grown) / len(grown) > 0.5  # nats
+    assert sum(g > 0 for g in grown) > 0.7 * len(grown)
+    assert f1(new) > untuned - 0.05

@@ -1,8 +1,8 @@
 """A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
 
-Two ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
+Three ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
 answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
-passages they came from; a small model needs that.
+passages they came from; a small model needs that. Search: the model asks for what it wants to read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
@@ -26,6 +26,7 @@ from fieldstone.prompts import (
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
 from fieldstone.search import Filter, Index, search
+from fieldstone.search.by_model import search_by_model
 from fieldstone.search.confidence import USUAL, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
@@ -107,11 +108,13 @@ def read(
     if not questions:
         return []
     began = time.perf_counter()
+    reading = way_of_reading(system.generator, system.settings.answer)
+    if reading == "search":
+        return _read_by_searching(system, questions, filter, without)
     found = _find(system, questions, filter)
     if without is not None:
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
-    reading = way_of_reading(system.generator, system.settings.answer)
     how = _read_together if reading == "together" else _read_one_by_one
     readings = how(system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
@@ -228,6 +231,35 @@ def _read_together(
     ]
     replies = system.generator.generate(prompts, max_tokens=system.settings.answer.max_tokens)
     return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
+
+
+def _read_by_searching(
+    system: System, questions: Sequence[str], filter: Filter | None, without: Sequence[str | None] | None
+) -> list[Read]:
+    """The model searches by itself; the answer counts as read in the first passage found that holds it.
+
+    Where none does it is the first one found: then the share of its words there says how far to trust it.
+    """
+    began = time.perf_counter()
+    library, tuning = system.index.library, system.settings.search_rl
+
+    def find(asked: Sequence[tuple[int, str]]) -> list[list[Hit]]:
+        found = _find(system, [query for _, query in asked], filter)
+        out = [without[number] if without else None for number, _ in asked]
+        return [[h for h in hits if h.passage.id != its] for hits, its in zip(found, out, strict=True)]
+
+    def texts(hits: Sequence[Hit]) -> list[str]:
+        known = library.passage_texts(hit.passage for hit in hits)
+        return [known[hit.passage.id] for hit in hits]
+
+    reads = []
+    for its in search_by_model(system.generator, questions, find, texts, tuning):
+        hits = tuple(its.hits)
+        holding = [hit for hit in hits if find_words(its.answer, hit.passage.text)] or hits[:1]
+        readings = [Reading(its.answer, hit, 1.0, its.certainty) for hit in holding if its.answer]
+        reads.append(Read(its.question, hits, tuple(readings), {}))
+    seconds = (time.perf_counter() - began) / len(questions)
+    return [replace(its, timings={"search": 0.0, "read": seconds}) for its in reads]
 
 
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:

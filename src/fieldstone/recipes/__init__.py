@@ -31,7 +31,7 @@ UPKEEP = ("read", "split", "index")
 """The steps that bring a workspace up to date with its files, whatever the recipe does besides."""
 
 
-TUNING = ("tune-retriever", "tune-generator", "prefer")
+TUNING = ("tune-retriever", "tune-generator", "prefer", "search-rl")
 """The steps that make candidates."""
 
 
@@ -295,6 +295,7 @@ STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
     "tune-retriever": _later("tune_retriever"),
     "tune-generator": _later("tune_generator"),
     "prefer": _later("prefer", "preference"),
+    "search-rl": _later("learn_to_search", "preference"),
     "report": _later("report"),
 }
 """What each step of a recipe runs; it returns what the journal keeps of it."""

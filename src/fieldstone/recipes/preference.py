@@ -1,13 +1,14 @@
-"""The step that tunes the generator in use on pairs of its own replies: right ones against failed ones."""
+"""The second stages of the generator: on pairs of its own replies, and by reward while it searches."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldstone.recipes.candidates import kept_verdict
-from fieldstone.recipes.dev import told
+from fieldstone.recipes.dev import sample, told
 from fieldstone.recipes.tuning import generator_rows, judge_generator
 from fieldstone.records import fingerprint
 
@@ -62,6 +63,54 @@ def prefer(build: Build) -> dict[str, Any]:
     facts = {
         STARTED_FROM: start, "prompts": len(rows), "pairs": len(pairs), "errors": dict(kinds(pairs)),
         "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
+    }  # fmt: skip
+    return judge_generator(build, id_, dev, {"judged": judged, **facts})
+
+
+def learn_to_search(build: Build) -> dict[str, Any]:
+    """A candidate for the generator that was rewarded for its answers while it searched by itself."""
+    settings, how = build.settings, build.settings.search_rl
+    train, dev = told(build.examples("train")), told(build.examples("dev"))
+    asked = sample(train, how.questions, settings.seed)
+    start = started_from(build)
+    id_ = fingerprint(
+        "search-rl", start, how, settings.generator, settings.search, settings.seed, *(e.id for e in asked)
+    )
+    judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
+    if kept := kept_verdict(build, "generator", id_, judged):
+        return kept
+    if settings.answer.reading != "search":
+        return {"skipped": f"answer.reading = {settings.answer.reading}, and what is learnt is to search"}
+    if settings.models.generator.startswith(("http://", "https://")):
+        return {"skipped": f"{start} is a model server, whose weights cannot be tuned from here"}
+    if len(asked) < 2:
+        return {"skipped": f"{len(asked)} training examples are too few"}
+
+    from fieldstone.evaluate.measures import exact_match, token_f1
+    from fieldstone.search import search
+    from fieldstone.tune.search_rl import Task, tune_to_search
+
+    index, plain = build.open_index(), settings.search.model_copy(update={"rerank": "none"})
+    texts = build.library.passage_texts()
+    measure = exact_match if how.reward == "exact" else token_f1
+
+    def find(queries: Sequence[str]) -> list[list[str]]:
+        found = search(index, queries, plain, how.passages)
+        return [[texts[hit.passage.id] for hit in hits] for hits in found]
+
+    models = settings.models
+    tuned = tune_to_search(
+        folder_of(build, start), [Task(e.question, e.answer) for e in asked], find,
+        lambda said, expected: measure(said, [expected] if expected else []),
+        build.workspace.path / "models" / "generator" / id_, how, settings.generator,
+        inputs=fingerprint(build.passages_mark, build.encoder.fingerprint, plain), seed=settings.seed,
+        device=models.device, threads=models.threads or None, progress=build.progress,
+    )  # fmt: skip
+    rewards = [entry["reward"] for entry in tuned.log]
+    facts = {
+        STARTED_FROM: start, "questions": len(asked), "steps": tuned.steps,
+        "reward of the first and the last step": [round(rewards[0], 3), round(rewards[-1], 3)],
+        "tuning seconds": round(tuned.seconds, 1),
     }  # fmt: skip
     return judge_generator(build, id_, dev, {"judged": judged, **facts})
 
