@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fieldstone.evaluate.measures import token_f1
 from fieldstone.models import Options, load_generator
 from fieldstone.models.causal import CausalGenerator
 from fieldstone.models.tokens import Tokens
-from fieldstone.prompts import found_passages, parse_move, searching_prompt
+from fieldstone.prompts import found_passages, parse_move
 from fieldstone.settings import GeneratorTuning, SearchTuning
 
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ from fieldstone.tune.search_rl import (  # noqa: E402
 )
 
 TUNING = SearchTuning(
-    group=4, batch=2, searches=1, passages=1, max_tokens=24, result_tokens=64, learning_rate=1e-2, warmup=0.0
+    group=4, batch=2, searches=1, passages=1, max_tokens=24, result_tokens=64, learning_rate=5e-3, warmup=0.0
 )
 ADAPTERS = GeneratorTuning(rank=4, alpha=8)
 TASKS = [Task(f"What colour is gate {n}?", "red") for n in range(2)]
@@ -50,8 +50,16 @@ def find(queries: Sequence[str]) -> list[list[str]]:
     return [["It is red."] if query == "gate" else [] for query in queries]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief() -> Iterator[None]:
+    """A shorter instruction, for a tokenizer of single bytes and a model that reads none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fieldstone.prompts.SEARCHING", "Search.\n")
+        yield
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, brief: None) -> Path:
     """A tiny model that has seen both ways: to search and then answer right, or to guess wrong at once."""
     from transformers import AutoModelForCausalLM
 
@@ -132,7 +140,7 @@ def test_what_a_model_does_is_read_from_its_last_tag(piece: str, move: tuple[str
 
 def test_the_reward_is_the_answers_agreement_then_the_form() -> None:
     def earned(answer: str | None, expected: str = "red gate") -> float:
-        return reward(Try([], answer=answer), expected, agree, 0.1)
+        return reward(Try([], answer=answer, searches=["gate"]), expected, agree, 0.1)
 
     assert earned("red gate") == 1
     assert earned("red") == pytest.approx(2 / 3)
@@ -140,6 +148,7 @@ def test_the_reward_is_the_answers_agreement_then_the_form() -> None:
     assert earned(None) == 0
     assert earned("", expected="") == 1  # a refusal where the documents do not answer
     assert earned("red", expected="") == 0.1
+    assert reward(Try([], answer="red"), "red", agree, 0.1) == 0  # not looked up
 
 
 def test_a_try_holds_the_models_tokens_and_what_was_put_in(base: Path) -> None:
@@ -196,7 +205,7 @@ def test_the_loss_is_the_formula_over_the_models_own_tokens(base: Path, tmp_path
     from fieldstone.tune.generator import _merge
 
     model, tokenizer = parts_of(base)
-    tuning = TUNING.model_copy(update={"kl": 0.5, "clip": 0.1, "updates": 2})
+    tuning = TUNING.model_copy(update={"kl": 0.05, "clip": 0.1, "updates": 2})
     prompts = [prompt_of(load(base), task.question) for task in TASKS]
     trainer = grpo_trainer(
         Setting(
@@ -234,7 +243,7 @@ def test_the_loss_is_the_formula_over_the_models_own_tokens(base: Path, tmp_path
     trainer.rollout_func = keep
     rows = [{"prompt": str(n), "number": n} for n in (0, 1) for _ in range(4)]
     inputs = trainer._generate_and_score_completions(rows)
-    new = move(2, 0.05, "new")
+    new = move(2, 0.15, "new")
     reference = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
 
     rewards = torch.tensor([reward(its, "red", agree, tuning.form) for its in kept])
@@ -252,7 +261,7 @@ def test_the_loss_is_the_formula_over_the_models_own_tokens(base: Path, tmp_path
                 inside = min(max(r, 0.9), 1.1)
                 clipped += r * a > inside * a
                 kl = torch.tensor(x0 - x).exp().item() - (x0 - x) - 1
-                loss -= min(r * a, inside * a) - 0.5 * kl
+                loss -= min(r * a, inside * a) - 0.05 * kl
         total += loss / sum(its.own) / len(kept)
     assert clipped > 0
     assert any(0 in its.own for its in kept)
@@ -262,27 +271,29 @@ def test_the_loss_is_the_formula_over_the_models_own_tokens(base: Path, tmp_path
     assert abs(float(trainer._compute_loss(trainer.model, everything).detach()) - total) > 1e-3
 
 
+def mean_reward(folder: Path) -> tuple[float, float]:
+    """The mean reward of fresh tries of a model, and its searches in the mean."""
+    model, tokenizer = parts_of(folder)
+    prompts = [prompt_of(load(folder), task.question) for task in TASKS * 20]
+    torch.manual_seed(0)
+    tries = roll_out(model, tokenizer, prompts, find, TUNING, 1024)
+    earned = [reward(its, "red", agree, TUNING.form) for its in tries]
+    return sum(earned) / len(earned), sum(len(its.searches) for its in tries) / len(tries)
+
+
 def test_the_reward_rises_and_the_weights_move(base: Path, tmp_path: Path) -> None:
-    tuned = run(
-        base, tmp_path / "new", tuning=TUNING.model_copy(update={"epochs": 12, "kl": 0.0, "group": 8})
-    )
-    rewards = [entry["reward"] for entry in tuned.log]
-    assert len(rewards) == tuned.steps == 12
-    first, last = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
-    assert last > first + 0.2
-    assert last > 0.9
-    assert sum(entry["searches"] for entry in tuned.log[-3:]) / 3 > 0.9
+    tuning = TUNING.model_copy(update={"epochs": 14, "kl": 0.0, "group": 8})
+    tuned = run(base, tmp_path / "new", tuning=tuning)
+    assert len(tuned.log) == tuned.steps == 14
+    (before, searches), (after, more_searches) = mean_reward(base), mean_reward(tuned.folder)
+    assert before < 0.65
+    assert after > before + 0.25
+    assert more_searches > searches + 0.25
     old, new = weights(base), weights(tuned.folder)
     moved = {name for name in old if not torch.equal(old[name], new[name])}
     assert len(moved) == 2 * 7
     assert all("_proj" in name for name in moved)
     assert tuned.facts == {"questions": 2, "group": 8}
-    # the tuned folder answers so by itself
-    generator = load(tuned.folder)
-    reply = generator.generate(
-        [searching_prompt(TASKS[0].question)], max_tokens=24, stop=("</search>",), temperature=0
-    )
-    assert parse_move(reply[0].text) == ("search", "gate")
 
 
 class Stopped(Exception):
@@ -309,7 +320,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(
         base, tmp_path / "parts", tuning=tuning, progress=lambda _, done, total, unit: seen.append(done)
     )
     assert seen[0] == 2
-    assert [entry["reward"] for entry in ended.log] == [entry["reward"] for entry in whole.log]
+    assert [entry["loss"] for entry in ended.log] == [entry["loss"] for entry in whole.log]
     one, other = weights(whole.folder), weights(ended.folder)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -364,7 +375,11 @@ def test_answering_by_searching_cites_what_it_found(tmp_path: Path) -> None:
     flags = ["answer.reading=search", "search.rerank=none", "search_rl.passages=2", "answer.abstain_below=0"]
     settings = resolve_settings(environment={}, flags=flags)
     system = System(index_of(tmp_path, library), Searcher(), settings, Weights())
-    questions = ["What does a day at the quay cost at Marrowby?", "Say at once: what costs it?", "Is the moon?"]
+    questions = [
+        "What does a day at the quay cost at Marrowby?",
+        "Say at once: what costs it?",
+        "Is the moon?",
+    ]
     told, unasked, refused = answer(system, questions)
     if not told.abstained:
         assert told.text == "136 crowns"

@@ -106,7 +106,7 @@ def learn_to_search(build: Build) -> dict[str, Any]:
         inputs=fingerprint(build.passages_mark, build.encoder.fingerprint, plain), seed=settings.seed,
         device=models.device, threads=models.threads or None, progress=build.progress,
     )  # fmt: skip
-    rewards = [entry["reward"] for entry in tuned.log]
+    rewards = [entry["reward"] for entry in tuned.log if "reward" in entry]
     facts = {
         STARTED_FROM: start, "questions": len(asked), "steps": tuned.steps,
         "reward of the first and the last step": [round(rewards[0], 3), round(rewards[-1], 3)],

@@ -18,6 +18,7 @@ made here, in our tokens.
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,8 @@ def tune_to_search(
 ) -> Tuned:
     """Tune `base` to answer `tasks` by searching; `into` becomes a plain folder with the facts in tuned.json.
 
-    Of each step the log holds `reward` (the mean over the tries), `kl`, `loss` and `searches` (a try's mean).
+    Of each step the log holds `loss` and `kl`, and of one that began with new tries `reward` (their mean)
+    and `searches` (of a try in the mean).
     Stopped or killed, a call with the same arguments goes on: see `tune_adapters`, which also says what is
     raised. What `find` and `agree` do cannot be compared: `inputs` stands for it.
     """
@@ -147,7 +149,7 @@ def tune_to_search(
         section="search_rl",
         learning_rate=tuning.learning_rate,
         warmup=tuning.warmup,
-        steps=len(tasks) // batch * tuning.epochs * tuning.updates,
+        steps=len(tasks) * tuning.epochs // batch * tuning.updates,
         save_every=tuning.updates,  # in between, a restart would not know the tries
         seed=seed,
         device=device,
@@ -203,8 +205,11 @@ def roll_out(
 
 
 def reward(its: Try, expected: str, agree: Agree, form: float) -> float:
-    """ReSearch's reward: how far the answer agrees; `form` for one that does not at all; 0 without one."""
-    if its.answer is None:
+    """ReSearch's reward: how far the answer agrees; `form` for one that does not at all; 0 without one.
+
+    An answer without a search earns nothing either: it could not be cited, and answering would refuse it.
+    """
+    if its.answer is None or not its.searches:
         return 0.0
     return agree(its.answer, expected) or form
 
@@ -228,6 +233,7 @@ def grpo_trainer(
         pass
 
     def tried(numbers: Sequence[str], trainer: Any) -> dict[str, Any]:
+        torch.manual_seed(int(fingerprint(seed, trainer.state.global_step), 16) >> 1)  # alike after a restart
         model = trainer.accelerator.unwrap_model(trainer.model)
         training = model.training
         model.eval()  # else nothing is kept between tokens where activations are recomputed
@@ -248,7 +254,8 @@ def grpo_trainer(
             reward(its, tasks[n].answer, agree, tuning.form) for its, n in zip(tried, number, strict=True)
         ]
 
-    rows = [{"prompt": str(n), "number": n} for n in range(len(tasks))]
+    chance, seed = random.Random(setting.arguments["seed"]), setting.arguments["seed"]
+    order = [n for _ in range(tuning.epochs) for n in chance.sample(range(len(tasks)), len(tasks))]
     return Trainer(
         model=setting.model,
         args=GRPOConfig(
@@ -262,9 +269,10 @@ def grpo_trainer(
             scale_rewards="group",
             use_bias_correction_kl=False,
             temperature=1.0,
+            shuffle_dataset=False,  # it is in order: trl's own would be another one after a restart
         ),
         reward_funcs=[earned],
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list([{"prompt": str(n), "number": n} for n in order]),
         processing_class=setting.tokenizer,
         rollout_func=tried,
         peft_config=low_rank(adapters),
