@@ -290,6 +290,27 @@ def test_a_stopped_run_ends_like_one_that_was_not(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_that_is_killed_before_it_is_merged(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(base, tmp_path / "whole")
+
+    def killed(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fieldstone.tune.adapters._merge", killed)
+        with pytest.raises(Stopped):
+            run(base, tmp_path / "parts")
+    ended = run(base, tmp_path / "parts")
+    assert (ended.steps, [entry["loss"] for entry in ended.log]) == (
+        whole.steps,
+        [entry["loss"] for entry in whole.log],
+    )
+    one, other = weights(whole.folder), weights(ended.folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_second_call_returns_at_once_and_another_starts_anew(base: Path, tmp_path: Path) -> None:
     first = run(base, tmp_path / "new")
     assert run(base, tmp_path / "new", progress=stopping_at(0)) == first

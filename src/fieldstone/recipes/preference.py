@@ -70,17 +70,19 @@ def prefer(build: Build) -> dict[str, Any]:
 def learn_to_search(build: Build) -> dict[str, Any]:
     """A candidate for the generator that was rewarded for its answers while it searched by itself."""
     settings, how = build.settings, build.settings.search_rl
+    if settings.answer.reading != "search":
+        return {"skipped": f"answer.reading = {settings.answer.reading}, and what is learnt is to search"}
     train, dev = told(build.examples("train")), told(build.examples("dev"))
     asked = sample(train, how.questions, settings.seed)
     start = started_from(build)
     id_ = fingerprint(
         "search-rl", start, how, settings.generator, settings.search, settings.seed, *(e.id for e in asked)
     )
-    judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
+    judged = fingerprint(
+        settings.search, settings.answer, Path(build.in_use("retriever")).name, *(e.id for e in dev)
+    )
     if kept := kept_verdict(build, "generator", id_, judged):
         return kept
-    if settings.answer.reading != "search":
-        return {"skipped": f"answer.reading = {settings.answer.reading}, and what is learnt is to search"}
     if settings.models.generator.startswith(("http://", "https://")):
         return {"skipped": f"{start} is a model server, whose weights cannot be tuned from here"}
     if len(asked) < 2:

@@ -79,6 +79,12 @@ class AtHome:
             super()._save_checkpoint(*given)  # type: ignore[misc]
 
 
+def on_one_device(arguments: Any) -> Any:
+    """The same arguments of a trainer, which would else refuse to run where several GPUs are visible."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
 def need_trl() -> None:
     """Raises MissingExtra before any work where trl is not installed."""
     if find_spec("trl") is None:

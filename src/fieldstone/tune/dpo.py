@@ -31,6 +31,7 @@ from fieldstone.tune.adapters import (
     causal,
     finished_before,
     need_trl,
+    on_one_device,
     parts,
     tune_adapters,
 )
@@ -151,15 +152,16 @@ def dpo_trainer(
         def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
             return dataset  # these are tokens already
 
+    arguments = DPOConfig(
+        **setting.arguments,
+        **more,
+        beta=tuning.beta,
+        loss_type=["sigmoid"],
+        max_length=None,  # nothing is cut off; what is too long was left out
+    )
     return Trainer(
         model=setting.model,
-        args=DPOConfig(
-            **setting.arguments,
-            **more,
-            beta=tuning.beta,
-            loss_type=["sigmoid"],
-            max_length=None,  # nothing is cut off; what is too long was left out
-        ),
+        args=on_one_device(arguments),
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=setting.tokenizer,
         peft_config=low_rank(adapters),

@@ -44,6 +44,7 @@ from fieldstone.tune.adapters import (
     causal,
     finished_before,
     need_trl,
+    on_one_device,
     parts,
     tune_adapters,
 )
@@ -256,21 +257,22 @@ def grpo_trainer(
 
     chance, seed = random.Random(setting.arguments["seed"]), setting.arguments["seed"]
     order = [n for _ in range(tuning.epochs) for n in chance.sample(range(len(tasks)), len(tasks))]
+    arguments = GRPOConfig(
+        **setting.arguments,
+        **more,
+        num_generations=tuning.group,
+        num_iterations=tuning.updates,
+        beta=tuning.kl,
+        epsilon=tuning.clip,
+        loss_type="grpo",  # the mean over each try's tokens, then over the tries
+        scale_rewards="group",
+        use_bias_correction_kl=False,
+        temperature=1.0,
+        shuffle_dataset=False,  # it is in order: trl's own would be another one after a restart
+    )
     return Trainer(
         model=setting.model,
-        args=GRPOConfig(
-            **setting.arguments,
-            **more,
-            num_generations=tuning.group,
-            num_iterations=tuning.updates,
-            beta=tuning.kl,
-            epsilon=tuning.clip,
-            loss_type="grpo",  # the mean over each try's tokens, then over the tries
-            scale_rewards="group",
-            use_bias_correction_kl=False,
-            temperature=1.0,
-            shuffle_dataset=False,  # it is in order: trl's own would be another one after a restart
-        ),
+        args=on_one_device(arguments),
         reward_funcs=[earned],
         train_dataset=Dataset.from_list([{"prompt": str(n), "number": n} for n in order]),
         processing_class=setting.tokenizer,
