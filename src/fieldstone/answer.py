@@ -1,10 +1,10 @@
 """A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
 
-Four ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
+Five ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
 answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
 passages they came from; a small model needs that. Mixture: the same, but every answer is also weighed by
 the passages that it did not come from. FiD: an encoder-decoder that was tuned for it reads each passage apart
-and writes one answer from all.
+and writes one answer from all. Search: the model asks for what it wants to read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fieldstone.in_use import trust_in_use, with_tuned
 from fieldstone.library import Library
@@ -29,6 +29,7 @@ from fieldstone.prompts import (
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
 from fieldstone.search import Filter, Index, search
+from fieldstone.search.by_model import search_by_model
 from fieldstone.search.confidence import USUAL, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
@@ -110,11 +111,13 @@ def read(
     if not questions:
         return []
     began = time.perf_counter()
+    reading = way_of_reading(system.generator, system.settings.answer)
+    if reading == "search":
+        return _read_by_searching(system, questions, filter, without)
     found = _find(system, questions, filter)
     if without is not None:
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
-    reading = way_of_reading(system.generator, system.settings.answer)
     readings = _WAYS[reading](system, questions, [hits[: system.settings.answer.passages] for hits in found])
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
@@ -312,6 +315,35 @@ _WAYS = {
     "fid": _read_fid,
 }
 """How each way of reading is done; `way_of_reading` says which."""
+
+
+def _read_by_searching(
+    system: System, questions: Sequence[str], filter: Filter | None, without: Sequence[str | None] | None
+) -> list[Read]:
+    """The model searches by itself; the answer counts as read in the first passage found that holds it.
+
+    Where none does it is the first one found: then the share of its words there says how far to trust it.
+    """
+    began = time.perf_counter()
+    library, tuning = system.index.library, system.settings.search_rl
+
+    def find(asked: Sequence[tuple[int, str]]) -> list[list[Hit]]:
+        found = _find(system, [query for _, query in asked], filter)
+        out = [without[number] if without else None for number, _ in asked]
+        return [[h for h in hits if h.passage.id != its] for hits, its in zip(found, out, strict=True)]
+
+    def texts(hits: Sequence[Hit]) -> list[str]:
+        known = library.passage_texts(hit.passage for hit in hits)
+        return [known[hit.passage.id] for hit in hits]
+
+    reads = []
+    for its in search_by_model(system.generator, questions, find, texts, tuning):
+        hits = tuple(its.hits)
+        holding = [hit for hit in hits if find_words(its.answer, hit.passage.text)] or hits[:1]
+        readings = [Reading(its.answer, hit, 1.0, its.certainty) for hit in holding if its.answer]
+        reads.append(Read(its.question, hits, tuple(readings), {}))
+    seconds = (time.perf_counter() - began) / len(questions)
+    return [replace(its, timings={"search": 0.0, "read": seconds}) for its in reads]
 
 
 def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:

@@ -187,6 +187,50 @@ def _titled(text: str) -> str:
     return f"title: {title} context: {context.strip()}" if line_break else f"context: {text}"
 
 
+# The tags are those of Search-R1 (Jin et al. 2025), the words our own. An example shows the form, for small
+# models do not follow a description.
+SEARCHING = """Answer each question. Search as often as you need to: what you write between <search> and \
+</search> is looked up, and what is found stands between <information> and </information>. Then write the \
+answer, as short as it can be, between <answer> and </answer>.
+
+Question: When is the City Museum closed?
+<search>City Museum closed</search>
+<information>
+1. The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned.
+</information>
+<answer>Mondays</answer>
+
+"""
+
+MOVES = ("</search>", "</answer>")
+"""What ends each thing that a model does while it searches."""
+
+_MOVE = re.compile(
+    r"<(?P<what>search|answer)>(?P<words>(?:(?!</?(?:search|answer)>).)*)(?:</(?P=what)>\s*)?\Z", re.DOTALL
+)
+
+
+def searching_prompt(question: str, so_far: str = "") -> Prompt:
+    """The question for a model that searches by itself, and what it wrote and was given until now."""
+    return Prompt(prefix=SEARCHING, text=f"Question: {question.strip()}\n{so_far}")
+
+
+def parse_move(piece: str) -> tuple[str, str]:
+    """What a model does at the end of what it wrote: ("search", query), ("answer", answer) or ("", "").
+
+    The closing tag may be there or be cut off.
+    """
+    match = _MOVE.search(piece)
+    words = " ".join(match["words"].split()) if match else ""
+    return (match["what"], words) if match and words else ("", "")
+
+
+def found_passages(texts: Sequence[str]) -> str:
+    """What was found, as it is put in after the query."""
+    listed = "\n".join(f"{n}. {' '.join(text.split())}" for n, text in enumerate(texts, start=1))
+    return f"\n<information>\n{listed}\n</information>\n"
+
+
 # ALoFTRAG's prompts (Devine 2025, listings 1 to 4), in words of our own.
 RATE_PASSAGE = (
     "You filter texts. Given a text, you say how much useful information it holds: a score from 0 (none) to "

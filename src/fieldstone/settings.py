@@ -78,7 +78,7 @@ class SearchSettings(_Branch):
 class AnswerSettings(_Branch):
     """How an answer is read out of the passages."""
 
-    reading: Literal["auto", "one-by-one", "together", "mixture", "fid"] = "auto"
+    reading: Literal["auto", "one-by-one", "together", "mixture", "fid", "search"] = "auto"
     passages: int = Field(4, ge=1)
     max_tokens: int = Field(48, ge=1)
     abstain_below: float = Field(0.3, ge=0, le=1, description="confidence; where nothing was tuned")
@@ -253,6 +253,43 @@ class GeneratorTuning(_Branch):
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
 
 
+class PreferenceTuning(_Branch):
+    """How the generator is tuned on pairs of replies (DPO); its adapters are those of `generator`."""
+
+    prompts: int = Field(400, ge=1, description="at most so many are asked, drawn by chance")
+    samples: int = Field(4, ge=1, description="replies drawn for each prompt")
+    temperature: float = Field(0.8, gt=0, description="of the drawing")
+    refusals: float = Field(0.25, ge=0, lt=1, description="share of prompts whose right reply is the refusal")
+    wrong_below: float = Field(
+        0.5, gt=0, le=1, description="an answer that agrees less with the expected one is wrong (token F1)"
+    )
+    beta: float = Field(0.1, gt=0, description="how strongly the untuned model holds")
+    epochs: int = Field(1, ge=1)
+    batch: int = Field(8, ge=1, description="pairs a step")
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+
+
+class SearchTuning(_Branch):
+    """How the generator is tuned to search by itself (GRPO); its adapters are those of `generator`."""
+
+    questions: int = Field(400, ge=2, description="at most so many are asked, drawn by chance")
+    group: int = Field(5, ge=2, description="tries at each question, judged against one another")
+    searches: int = Field(2, ge=1, description="at most so many in a try")
+    passages: int = Field(3, ge=1, description="that each search gives")
+    result_tokens: int = Field(500, ge=32, description="of what a search gives; the rest is cut off")
+    max_tokens: int = Field(128, ge=8, description="written before each search, and for the answer")
+    reward: Literal["f1", "exact"] = Field("f1", description="of the answer against the expected one")
+    form: float = Field(0.1, ge=0, lt=1, description="reward of a wrong answer in the right form")
+    kl: float = Field(0.001, ge=0, description="weight of the distance from the untuned model")
+    clip: float = Field(0.2, gt=0, lt=1, description="how far a likelihood may move and still count")
+    updates: int = Field(1, ge=1, description="steps on the same tries")
+    epochs: int = Field(1, ge=1)
+    batch: int = Field(8, ge=1, description="questions a step")
+    learning_rate: float = Field(1e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -268,6 +305,8 @@ class Settings(_Branch):
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
     generator: GeneratorTuning = GeneratorTuning()
+    preference: PreferenceTuning = PreferenceTuning()
+    search_rl: SearchTuning = SearchTuning()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:

@@ -48,7 +48,7 @@ def tune(
     library = opened.library()
     warn_if_unfinished(library)
     library.close()
-    own = [step for step in recipes.load_recipe(settings.recipe).steps if step.startswith("tune-")]
+    own = [step for step in recipes.load_recipe(settings.recipe).steps if step in recipes.TUNING]
     steps = [f"tune-{part}"] if part else own or ["tune-retriever", "tune-generator"]
     with progress.shown(quiet or ctx.obj) as told:
         built = recipes.run_steps(

@@ -31,6 +31,10 @@ UPKEEP = ("read", "split", "index")
 """The steps that bring a workspace up to date with its files, whatever the recipe does besides."""
 
 
+TUNING = ("tune-retriever", "tune-generator", "prefer", "search-rl")
+"""The steps that make candidates."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What a recipe does, where it comes from, what it costs; its steps in order, its settings as a tree.
@@ -273,12 +277,11 @@ def _index(build: Build) -> dict[str, Any]:
     }
 
 
-def _later(name: str, home: str = "tuning") -> Callable[[Build], dict[str, Any]]:
-    """A step of `recipes.tuning`, or of another module there, which is imported when it is run."""
+def _later(name: str, module: str = "tuning") -> Callable[[Build], dict[str, Any]]:
+    """A step of a module beside this one, which is imported when it is run."""
 
     def step(build: Build) -> dict[str, Any]:
-        module = import_module(f"fieldstone.recipes.{home}")
-        done: dict[str, Any] = getattr(module, name)(build)
+        done: dict[str, Any] = getattr(import_module(f"{__name__}.{module}"), name)(build)
         return done
 
     return step
@@ -293,6 +296,8 @@ STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
     "tune-retriever": _later("tune_retriever"),
     "tune-generator": _later("tune_generator"),
     "tune-again": _later("tune_again", "rounds"),
+    "prefer": _later("prefer", "preference"),
+    "search-rl": _later("learn_to_search", "preference"),
     "report": _later("report"),
 }
 """What each step of a recipe runs; it returns what the journal keeps of it."""

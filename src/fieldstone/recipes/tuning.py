@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
-    from fieldstone.settings import Settings
+    from fieldstone.settings import GeneratorTuning
     from fieldstone.tune.generator import Row
     from fieldstone.tune.retriever import Contrast, Ranking
 
@@ -175,7 +175,7 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     base = settings.models.generator
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train),
-        *([Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings) else ()),
+        *([Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings.generator) else ()),
         *instruct_mark(build),
     )  # fmt: skip
     judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
@@ -206,7 +206,22 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
         threads=models.threads or None, progress=build.progress,
     )  # fmt: skip
 
-    asked = sample(dev, DEV_QUESTIONS, settings.seed)
+    facts = {
+        "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
+        "dev scores": [list(pair) for pair in tuned.scores] if several else [],
+    }  # fmt: skip
+    return judge_generator(build, id_, dev, {"judged": judged, **facts})
+
+
+def judge_generator(
+    build: Build, id_: str, dev: Sequence[Example], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put the generator in `models/generator/ID` to the gate by the score of its answers to dev questions.
+
+    It is judged with thresholds of its own, what is in use with those that it came with.
+    """
+    folder = build.workspace.path / "models" / "generator" / id_
+    asked = sample(dev, DEV_QUESTIONS, build.settings.seed)
     now = build.in_use("generator", but=id_)
     candidate = build.load_generator(str(folder))
     system = build.system(candidate)
@@ -216,38 +231,39 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     old_read = read_all(old, asked, build)
     old_values = answer_scores(old, old_read, dict.fromkeys(weights, old.weights), asked)
     verdict = put_to_gate(build, "generator", id_, now, "answer score", new_values, old_values, asked)
-    facts = {
-        "rows": tuned.rows, "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1),
-        "dev scores": [list(pair) for pair in tuned.scores] if several else [],
-    }  # fmt: skip
     if verdict.accepted:
         keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
-    return settle(build, verdict, id_, {"judged": judged, **facts})
+    return settle(build, verdict, id_, facts)
 
 
-def generator_rows(build: Build, examples: Sequence[Example], seed: int) -> list[Row]:
-    """These examples as prompts and replies, in the way of reading of the settings."""
+def generator_rows(
+    build: Build, examples: Sequence[Example], seed: int, tuning: GeneratorTuning | None = None
+) -> list[Row]:
+    """These examples as prompts and replies, in the way of reading of the settings.
+
+    `tuning` stands in for that of the settings.
+    """
     from fieldstone.answer import way_of_reading
     from fieldstone.tune.reading import check_lessons, lessons, look_up
 
-    settings = build.settings
+    settings, how = build.settings, tuning or build.settings.generator
     reading = way_of_reading(build.generator, settings.answer)
-    check_lessons(settings.generator.lessons, reading)
-    found = look_up(build.open_index(), examples, settings, build.progress) if _searched(settings) else None
+    check_lessons(how.lessons, reading)
+    found = look_up(build.open_index(), examples, settings, build.progress) if _searched(how) else None
     return lessons(
         examples,
         build.library.passage_texts(),
         reading,
-        settings.generator,
+        how,
         settings.answer.passages,
         seed,
         found,
     )
 
 
-def _searched(settings: Settings) -> bool:
+def _searched(how: GeneratorTuning) -> bool:
     """Whether the rows of the generator show what the search finds."""
-    return settings.generator.lessons != "gold"
+    return how.lessons != "gold"
 
 
 def fit_on_dev(build: Build, system: System) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,17 @@ def resumed(work: Path, key: str, learnt: Mapping[str, torch.Tensor], optimizer:
             weights.copy_(state["learnt"][name])
     optimizer.load_state_dict(state["optimizer"])
     return history
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The last whole checkpoint of a trainer of transformers: its state is what that writes last."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -35,7 +34,7 @@ from fieldstone.models.towers import QUERY, write_towers
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.batches import Plan, Row, labels_of
-from fieldstone.tune.checkpoint import writing
+from fieldstone.tune.checkpoint import last_checkpoint, writing
 from fieldstone.tune.frozen import Frozen
 from fieldstone.tune.losses import CachedFusedLoss, FrozenPassages, loss_of
 from fieldstone.tune.low_rank import add_adapters, load_adapters, merged, save_adapters
@@ -98,7 +97,7 @@ def train(
         if tuning.method == "lora":
             add_adapters(model, tuning)
         batches = [step[part::parts] for step in steps for part in range(parts)]
-        checkpoint = _last_checkpoint(work)
+        checkpoint = last_checkpoint(work)
         arguments = SentenceTransformerTrainingArguments(
             output_dir=str(work),
             num_train_epochs=1,  # the plan holds all epochs
@@ -249,17 +248,6 @@ def _sampler(batches: list[list[int]]) -> Callable[..., Any]:
             return len(batches)
 
     return Planned
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """The last whole checkpoint: its state is what the trainer writes last."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(folder)
-    return None
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]

@@ -60,7 +60,7 @@ def rank(
         found = search(index, batch, teacher, candidates)
         return [[(hit.passage.id, hit.score) for hit in hits] for hits in found]
 
-    return _rankings(index, questions, _by_batches(questions, ranked, kept, progress))
+    return _rankings(index, questions, by_batches(questions, ranked, kept, progress))
 
 
 def rank_by_attention(
@@ -98,7 +98,7 @@ def rank_by_attention(
         scores = iter(reader.attend(asked))
         return [list(zip(ids, next(scores), strict=True)) if ids else [] for ids in read]
 
-    return _rankings(index, questions, _by_batches(questions, ranked, kept, progress))
+    return _rankings(index, questions, by_batches(questions, ranked, kept, progress))
 
 
 def _rankings(
@@ -130,7 +130,7 @@ def likelihoods(
         means = iter([score.mean for score in generator.score(prompts, wanted)])
         return [[next(means) for _ in texts] for _, texts in batch]
 
-    return [tuple(scores) for scores in _by_batches(asked, scored, kept, progress)]
+    return [tuple(scores) for scores in by_batches(asked, scored, kept, progress)]
 
 
 def supervise(
@@ -172,7 +172,7 @@ def supervise(
     return [
         Ranking(question, passages, tuple(_figure(Score(*pair), how.lsr_score) for pair in pairs))
         for (question, _, passages), pairs in zip(
-            asked, _by_batches(asked, scored, kept, progress), strict=True
+            asked, by_batches(asked, scored, kept, progress), strict=True
         )
         if len(passages) > 1
     ]
@@ -190,7 +190,7 @@ def _figure(score: Score, which: str) -> float:
     return score.mean if which == "logprob" else math.exp(score.logprob)
 
 
-def _by_batches(
+def by_batches(
     items: Sequence[T], work: Callable[[Sequence[T]], list[Any]], kept: Path, progress: Progress
 ) -> Iterator[Any]:
     """What `work` makes of each item; each batch is kept in the file, and found there again after a kill."""
