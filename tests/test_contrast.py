@@ -13,8 +13,8 @@ from fieldstone.prompts import likelihood_prompt
 from fieldstone.quotes import find_words
 from fieldstone.records import Example
 from fieldstone.search import search
-from fieldstone.settings import resolve_settings
-from fieldstone.tune.contrast import beside_lexical
+from fieldstone.settings import SearchSettings, resolve_settings
+from fieldstone.tune.contrast import beside_lexical, mined
 from ports import Clerk, handbooks, index_of, library_of
 
 
@@ -92,3 +92,24 @@ def test_a_generator_scores_the_question_after_each_passage_and_is_asked_once(in
     before = len(clerk.read)
     assert beside_lexical(taught, examples, settings, texts, tmp_path / "kept.jsonl") == data
     assert len(clerk.read) == before
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_negatives_are_mined_from_several_searches(index, judged):
+    texts, examples = index.library.passage_texts(), examples_of(index.library)
+    searches = [SearchSettings(mode=mode) for mode in ("dense", "lexical")]  # no generator: nothing reranks
+    data = mined(index, examples, searches, 4, 30, texts, 0, judged=judged)
+    plain = [s.model_copy(update={"rerank": "none"}) for s in searches]
+    rankings = [search(index, [e.question for e in examples], s, 4) for s in plain]
+    held = 0
+    for item, example, *found in zip(data, examples, *rankings, strict=True):
+        best = {texts[hit.passage.id] for hits in found for hit in hits} - {texts[example.passage_id]}
+        holding = {text for text in best if find_words(example.answer, text)}
+        held += len(holding)
+        assert set(item.negatives) == (best if judged else best - holding)
+        assert (item.question, item.positive) == (example.question, texts[example.passage_id])
+    assert held
+    some = mined(index, examples, searches, 4, 2, texts, 0, judged=judged)
+    assert some == mined(index, examples, searches, 4, 2, texts, 0, judged=judged)  # drawn by the seed
+    assert some != mined(index, examples, searches, 4, 2, texts, 1, judged=judged)
+    assert all(set(few.negatives) <= set(all_.negatives) for few, all_ in zip(some, data, strict=True))

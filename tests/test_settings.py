@@ -97,6 +97,10 @@ def test_all_mistakes_are_named_at_once():
             ["search.store=faiss:x", "search.mode=lexical"],
             ["search.store = faiss:x", "search.mode = lexical"],
         ),
+        (
+            ["retriever.loss=margin", "retriever.negatives=0"],
+            ["retriever.loss = margin", "retriever.negatives = 0"],
+        ),
         (["split.tokens=100", "split.overlap=51"], ["split.overlap = 51", "split.tokens = 100"]),
     ],
 )

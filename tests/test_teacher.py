@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from fieldstone.models import load_reranker
 from fieldstone.records import with_context
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings
-from fieldstone.tune.teacher import BATCH, rank
+from fieldstone.tune.teacher import BATCH, pseudo_labels, rank
 from ports import Clerk, handbooks, index_of, library_of
 
 QUESTIONS = [
@@ -99,3 +100,22 @@ def test_one_candidate_teaches_nothing(tmp_path):
     assert rank(index, [], PLAIN, 5, tmp_path / "t.jsonl") == []
     assert [json.loads(line)["found"] for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     library.close()
+
+
+def test_pseudo_labels_are_a_reranker_s_scores_and_are_kept(tmp_path):
+    reranker = load_reranker("fake:words")
+    texts = ["The crane lifts forty tonnes.", "Who opened it?", "A day at the quay costs 120 crowns."]
+    asked = [(question, texts[: 1 + i % 3]) for i, question in enumerate(QUESTIONS)]
+    found = pseudo_labels(reranker, asked, tmp_path / "t.jsonl")
+    assert found == [tuple(reranker.rerank(question, its)) for question, its in asked]
+    assert len({score for scores in found for score in scores}) > 2
+
+    class Silent:
+        """Would be noticed if it were asked."""
+
+        name = fingerprint = "silent"
+
+        def rerank(self, question, texts):
+            raise AssertionError("what is kept is not asked again")
+
+    assert pseudo_labels(Silent(), asked, tmp_path / "t.jsonl") == found

@@ -71,6 +71,7 @@ class SearchSettings(_Branch):
     rerank: Literal["none", "likelihood", "cross-encoder"] = "likelihood"
     rerank_depth: int = Field(8, ge=1)
     likelihood_weight: float = Field(0.5, ge=0, le=1, description="share of the question's likelihood")
+    reranker_weight: float = Field(1.0, ge=0, le=1, description="share of the cross-encoder's score")
     store: str = "library"
 
 
@@ -111,17 +112,17 @@ class SynthesizeSettings(_Branch):
 class RetrieverTuning(_Branch):
     """How the encoder is tuned."""
 
-    loss: Literal["contrastive", "fused", "distill"] = "fused"
+    loss: Literal["contrastive", "fused", "distill", "margin"] = "fused"
     epochs: int = Field(2, ge=1)
     batch: int = Field(32, ge=2, description="questions a step")
     learning_rate: float = Field(5e-5, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's layers while it is tuned")
-    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive, fused)")
+    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive, fused, margin)")
     candidates: int = Field(
         8,
         ge=2,
-        description="best found: negatives come from them (fused), a teacher ranks them (distill)",
+        description="best found: negatives come from them (fused, margin), a teacher ranks them (distill)",
     )
     teacher: float = Field(
         0.5,
@@ -131,6 +132,33 @@ class RetrieverTuning(_Branch):
     )
     teacher_temperature: float = Field(0.2, gt=0)
     student_temperature: float = Field(0.05, gt=0)
+    margin: float = Field(
+        0.3,
+        gt=0,
+        description="the teacher's margins are scaled to this root mean square, in cosines (margin)",
+    )
+
+    @model_validator(mode="after")
+    def _margin_needs_negatives(self) -> Self:
+        if self.loss == "margin" and not self.negatives:
+            raise ValueError("retriever.loss = margin compares with negatives, but retriever.negatives = 0")
+        return self
+
+
+class RerankerTuning(_Branch):
+    """How the reranker, a cross-encoder, is tuned."""
+
+    loss: Literal["listwise", "pointwise"] = "listwise"
+    epochs: int = Field(2, ge=1)
+    batch: int = Field(16, ge=1, description="questions a step")
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in the layers while it is tuned")
+    negatives: int = Field(4, ge=1, description="hard negatives a question")
+    candidates: int = Field(8, ge=2, description="best found: the negatives are drawn from them")
+    weight: float = Field(
+        0.5, ge=0, le=1, description="stands in for search.reranker_weight once the tuned one is in use"
+    )
 
 
 class GeneratorTuning(_Branch):
@@ -161,6 +189,7 @@ class Settings(_Branch):
     answer: AnswerSettings = AnswerSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
+    reranker: RerankerTuning = RerankerTuning()
     generator: GeneratorTuning = GeneratorTuning()
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from glob import escape
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,13 +273,11 @@ def _index(build: Build) -> dict[str, Any]:
     }
 
 
-def _later(name: str) -> Callable[[Build], dict[str, Any]]:
-    """A step of `recipes.tuning`, which is imported when it is run."""
+def _later(name: str, module: str = "tuning") -> Callable[[Build], dict[str, Any]]:
+    """A step of a module beside this one, which is imported when it is run."""
 
     def step(build: Build) -> dict[str, Any]:
-        from fieldstone.recipes import tuning
-
-        done: dict[str, Any] = getattr(tuning, name)(build)
+        done: dict[str, Any] = getattr(import_module(f"{__name__}.{module}"), name)(build)
         return done
 
     return step
@@ -290,6 +289,7 @@ STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
     "index": _index,
     "synthesize": _later("synthesize"),
     "tune-retriever": _later("tune_retriever"),
+    "tune-reranker": _later("tune_reranker", "reranking"),
     "tune-generator": _later("tune_generator"),
     "report": _later("report"),
 }

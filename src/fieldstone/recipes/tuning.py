@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import QuestionsError
 from fieldstone.examples import SPLITS
-from fieldstone.in_use import keep_trust
+from fieldstone.in_use import keep_trust, reranking_model
 from fieldstone.recipes.candidates import kept_verdict, put_to_gate, settle, verdicts_of
 from fieldstone.recipes.dev import (
     answer_scores,
@@ -23,11 +23,11 @@ from fieldstone.recipes.dev import (
     sample,
     told,
 )
+from fieldstone.recipes.reranking import margins, teacher_of
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
-    from fieldstone.models import Encoder
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
@@ -65,7 +65,7 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     settings, train = build.settings, answerable(build.examples("train"))
     base = settings.models.encoder
     id_ = fingerprint(
-        "retriever", base, settings.retriever, settings.search, settings.models.generator, settings.seed,
+        "retriever", base, settings.retriever, settings.search, teacher_of(build), settings.seed,
         *(e.id for e in train),
     )  # fmt: skip
     if len(train) < 2:
@@ -107,6 +107,8 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     train = [e for e in train if e.passage_id in texts]
     mark = fingerprint(how.loss, how.candidates, how.negatives, settings.seed, *(e.id for e in train))
     kept = build.workspace.cache / "teacher" / f"{mark}.jsonl"
+    if how.loss == "margin":
+        return margins(build, train, texts)
     if how.loss == "distill":
         from fieldstone.tune.teacher import rank
 
@@ -117,7 +119,7 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
         from fieldstone.tune.contrast import beside_lexical
 
         taught = how.teacher > 0 and how.negatives > 0
-        index = build.open_index(_base_encoder(build), likelihood=taught)
+        index = build.open_index(build.base_encoder(), likelihood=taught)
         return beside_lexical(index, train, settings, texts, kept, build.progress)
     from fieldstone.tune.contrast import contrast
 
@@ -132,7 +134,7 @@ def tune_generator(build: Build) -> dict[str, Any]:
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train)
     )
-    judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
+    judged = fingerprint(_searched(build), Path(build.in_use("retriever")).name, *(e.id for e in dev))
     if kept := kept_verdict(build, "generator", id_, judged):
         return kept
     if base.startswith(("http://", "https://")):
@@ -168,7 +170,8 @@ def tune_generator(build: Build) -> dict[str, Any]:
         "dev scores": [list(pair) for pair in tuned.scores] if several else [],
     }  # fmt: skip
     if verdict.accepted:
-        keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
+        reranker = reranking_model(build.searching())
+        keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"], reranker)
     return settle(build, verdict, id_, {"judged": judged, **facts})
 
 
@@ -211,17 +214,16 @@ def report(build: Build) -> dict[str, Any]:
     verdicts = tuple(verdicts_of(build))
     models = [build.in_use("retriever"), build.in_use("generator")]
     inputs = fingerprint(
-        build.passages_mark, models, settings.search, settings.answer, *asked, *build.questions
+        build.passages_mark, models, _searched(build), settings.answer, *asked, *build.questions
     )
     done = build.done("report", inputs)
     if done and Path(str(done["report"])).exists():
         return done
-    before = System(
-        build.open_index(_base_encoder(build), generator=build.generator),
-        build.generator,
-        settings,
+    index = build.open_index(
+        build.base_encoder(), generator=build.generator, reranker=reranking_model(settings)
     )
-    tuned = models != [settings.models.encoder, settings.models.generator]
+    before = System(index, build.generator, settings)
+    tuned = models != [settings.models.encoder, settings.models.generator] or build.searching() != settings
     after = build.system(build.load_generator(models[1]), trusted=True) if tuned else before
     systems = {"before": before, "after": after}
     sets: dict[str, QuestionSet] = {}
@@ -250,13 +252,10 @@ def report(build: Build) -> dict[str, Any]:
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
 
 
-def _base_encoder(build: Build) -> Encoder:
-    """The untuned encoder, with its vectors in the library."""
-    from fieldstone.search.embed import embed_beside
-
-    encoder = build.load_encoder(build.settings.models.encoder)
-    embed_beside(build.library, encoder, build.progress)
-    return encoder
+def _searched(build: Build) -> str:
+    """Stands for the search in use, but for its encoder."""
+    settings = build.searching()
+    return fingerprint(settings.search, Path(reranking_model(settings)).name)
 
 
 def _own_examples(build: Build) -> list[Example]:

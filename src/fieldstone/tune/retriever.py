@@ -5,7 +5,10 @@
 cosine, so that the encoder learns what the lexical search does not know already (the idea of CLEAR, Gao et
 al. 2021, who put it into the margin of a hinge loss). `distill` (ART, Sachan et al. 2023): a teacher that
 needs no labels has scored candidates, and the encoder learns its judgement, KL(softmax(scores /
-teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question.
+teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question. `margin`
+(GPL, Wang et al. 2022, equation 3; the loss of Hofstätter et al. 2020): a teacher has scored the passage and
+mined negatives, and the encoder learns by how much the one scores above the other, the mean of
+((cos(q, p) - cos(q, n)) - (T(q, p) - T(q, n)))^2.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,12 +40,12 @@ _FACTS = "tuned.json"
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """One question for the contrastive loss; `positive` and `negatives` are texts as the encoder sees them.
+    """One question and its passage; `positive` and `negatives` are texts as the encoder sees them.
 
     Two questions of one passage never stand in one batch, where each would have the other's passage, its
     own, as a negative. For the fused loss, `lexical` says what the lexical search adds to the cosine of a
     passage, by its text (what it did not find gets nothing), and `scores` what a teacher gives the positive
-    and each negative, if there is one.
+    and each negative, if there is one; the margin loss needs them.
     """
 
     question: str
@@ -114,7 +117,7 @@ def tune_retriever(
     inputs = fingerprint(weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows)
 
     work = into.with_name(f"{into.name}.tuning")
-    if known := _finished(into, inputs):
+    if known := finished(into, inputs):
         shutil.rmtree(work, ignore_errors=True)
         return known
     where = pick_device(device).name
@@ -126,7 +129,7 @@ def tune_retriever(
     from fieldstone.tune.sentences import train  # only now: it loads torch
 
     try:
-        _prepare(work, inputs)
+        prepare(work, inputs)
         trained = train(
             folder,
             [row.prefixed(*prefixes) for row in rows],
@@ -144,7 +147,7 @@ def tune_retriever(
         )
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": where, "dtype": precision, "steps": len(trained.losses)}
-        return _publish(work, facts | dataclasses.asdict(trained), into)
+        return publish(work, facts | dataclasses.asdict(trained), into)
     except OSError as error:
         raise WorkspaceError(
             f"{into} cannot be written: {error}; make room there and start again: it goes on where it stopped"
@@ -181,11 +184,14 @@ def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning)
     ]
     if not rows:
         raise QuestionsError("there are no questions to tune the retriever on; write or gather some first")
-    given = {"distill" if isinstance(item, Ranking) else "contrastive or fused" for item in data}
-    if given != {"distill" if tuning.loss == "distill" else "contrastive or fused"}:
+    others = "contrastive, fused or margin"
+    given = {"distill" if isinstance(item, Ranking) else others for item in data}
+    if given != {"distill" if tuning.loss == "distill" else others}:
         raise SettingsError(
             f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(given))}"
         )
+    if tuning.loss == "margin":
+        return _margins(rows, tuning.margin)
     if tuning.loss != "distill" and len({row.passage_id for row in rows}) == 1 and len(rows[0].texts) == 2:
         raise QuestionsError(
             f"all {len(rows)} questions stand on one passage, without negatives: there is nothing to tell it "
@@ -201,6 +207,10 @@ def _contrast(item: Contrast, tuning: RetrieverTuning) -> Row:
     others = zip(item.negatives, scores[1:], strict=True)
     negatives = [(text, score) for text, score in others if text != item.positive][: tuning.negatives]
     passages = (item.positive, *(text for text, _ in negatives))
+    if tuning.loss == "margin":
+        if not item.scores:
+            raise QuestionsError(f"{item.question!r} comes without a teacher's scores, which a margin needs")
+        return Row((item.question, *passages), (scores[0], *(score for _, score in negatives)), None)
     if tuning.loss == "contrastive":
         return Row((item.question, *passages), (), item.passage_id)
     share = tuning.teacher if item.scores else 0.0
@@ -208,6 +218,26 @@ def _contrast(item: Contrast, tuning: RetrieverTuning) -> Row:
     target = tuple(share * its + (1 - share) * (place == 0) for place, its in enumerate(taught))
     lexical = {_key(text): value for text, value in item.lexical.items()}
     return Row((item.question, *passages), target, item.passage_id, tuple(map(_key, passages)), lexical)
+
+
+def _margins(rows: Sequence[Row], wanted: float) -> list[Row]:
+    """The rows that have a negative, their scores scaled so that the margins' root mean square is `wanted`.
+
+    A teacher's margins are logits or nats, the student's differences of cosines, which lie within -2 and 2.
+    The scores are multiplied by one number for all rows and not moved, so that equal scores stay a margin of
+    0. (GPL's code maps the margins to a range, which moves that 0; and its `cos_sim` never normalises.)
+    """
+    rows = [row for row in rows if len(row.texts) > 2]
+    margins = [row.scores[0] - other for row in rows for other in row.scores[1:]]
+    if not margins:
+        raise QuestionsError("no question has a negative with a teacher's score; add documents")
+    if not all(map(math.isfinite, margins)):
+        raise QuestionsError("a teacher's score is not a finite number; leave that question out")
+    spread = math.sqrt(sum(margin * margin for margin in margins) / len(margins))
+    if not spread:
+        raise QuestionsError("the teacher scores every passage alike: there is nothing to learn from it")
+    factor = wanted / spread
+    return [replace(row, scores=tuple(factor * score for score in row.scores)) for row in rows]
 
 
 def _softmax(scores: Sequence[float], temperature: float) -> list[float]:
@@ -231,7 +261,7 @@ def _ranking(item: Ranking, most: int) -> Row:
     return Row((item.question, *item.passages[:most]), item.scores[:most], None)
 
 
-def _prepare(work: Path, inputs: str) -> None:
+def prepare(work: Path, inputs: str) -> None:
     """An empty `work` folder, but for one that a killed run with the same inputs has left."""
     note = work / "inputs.txt"
     if not (note.is_file() and note.read_text() == inputs):
@@ -240,7 +270,7 @@ def _prepare(work: Path, inputs: str) -> None:
         note.write_text(inputs)
 
 
-def _finished(folder: Path, inputs: str) -> Tuned | None:
+def finished(folder: Path, inputs: str) -> Tuned | None:
     """What an earlier run with the same inputs has made."""
     try:
         facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
@@ -260,13 +290,13 @@ def _finished(folder: Path, inputs: str) -> Tuned | None:
     )
 
 
-def _publish(work: Path, facts: dict[str, Any], into: Path) -> Tuned:
+def publish(work: Path, facts: dict[str, Any], into: Path) -> Tuned:
     """Let the finished folder appear at once, in the place of an older one, and clean up."""
     (work / "model" / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     if into.exists():
         into.rename(work / "replaced")
     (work / "model").rename(into)
     shutil.rmtree(work, ignore_errors=True)
-    tuned = _finished(into, facts["inputs"])
+    tuned = finished(into, facts["inputs"])
     assert tuned is not None  # it has just been written
     return tuned

@@ -1,7 +1,8 @@
-"""The teacher of the retriever: the whole search, with the generator's likelihood of the question (ART).
+"""The teachers of the retriever: what scores passages for it, kept batch by batch.
 
-It needs no labels, only questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense Passage
-Retriever", with the fused ranking mixed in as in our search.
+The whole search, with the generator's likelihood of the question (ART). It needs no labels, only questions:
+Sachan et al. (2023), "Questions Are All You Need to Train a Dense Passage Retriever", with the fused ranking
+mixed in as in our search. Or that likelihood alone, or a cross-encoder (GPL's pseudo labels).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fieldstone.examples import whole_lines
-from fieldstone.models import Generator
+from fieldstone.models import Generator, Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.prompts import likelihood_prompt
 from fieldstone.records import fingerprint
@@ -70,6 +71,20 @@ def likelihoods(
         wanted = [f" {question.strip()}" for question, texts in batch for _ in texts]
         means = iter([score.mean for score in generator.score(prompts, wanted)])
         return [[next(means) for _ in texts] for _, texts in batch]
+
+    return [tuple(scores) for scores in _by_batches(asked, scored, kept, progress)]
+
+
+def pseudo_labels(
+    reranker: Reranker,
+    asked: Sequence[tuple[str, Sequence[str]]],
+    kept: Path,
+    progress: Progress = silent,
+) -> list[tuple[float, ...]]:
+    """For each question a cross-encoder's score of each of its passages' texts (GPL, Wang et al. 2022)."""
+
+    def scored(batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        return [reranker.rerank(question, texts) for question, texts in batch]
 
     return [tuple(scores) for scores in _by_batches(asked, scored, kept, progress)]
 
