@@ -108,7 +108,7 @@ def test_pseudo_labels_are_a_reranker_s_scores_and_are_kept(tmp_path):
     asked = [(question, texts[: 1 + i % 3]) for i, question in enumerate(QUESTIONS)]
     found = pseudo_labels(reranker, asked, tmp_path / "t.jsonl")
     assert found == [tuple(reranker.rerank(question, its)) for question, its in asked]
-    assert len({score for scores in found for score in scores}) > 2
+    assert len({score for scores in found for score in scores}) > 1
 
     class Silent:
         """Would be noticed if it were asked."""

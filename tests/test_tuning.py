@@ -297,6 +297,11 @@ def test_a_reranker_is_judged_against_the_search_in_use(copied, crossed):
     assert copied.candidates() == before
 
 
+def test_a_reranker_behind_a_server_is_not_tuned(copied):
+    made, _ = tune_reranker(copied, "http://host:8000/v1#reranker")
+    assert "model server" in made["tune-reranker"]["skipped"]
+
+
 def test_a_forced_reranker_is_searched_with_reported_and_rolled_back(copied, crossed):
     made, settings = tune_reranker(copied, crossed, force=True, steps=("tune-reranker", "report"))
     (choice,) = choices(copied.workspace)

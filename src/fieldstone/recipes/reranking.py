@@ -30,14 +30,20 @@ def tune_reranker(build: Build) -> dict[str, Any]:
     """A candidate for the reranker, judged on the dev questions against the search in use, as it reranks."""
     settings, train = build.settings, answerable(build.examples("train"))
     base = settings.models.reranker or BASE
-    id_ = fingerprint(
-        "reranker", base, settings.reranker, settings.search, settings.seed, *(e.id for e in train)
-    )
+    id_ = fingerprint(  # whatever its negatives depend on: one that is in use is not to be trained over
+        "reranker", base, settings.reranker, settings.search, settings.models.encoder, settings.seed,
+        build.passages_mark, *(e.id for e in train),
+    )  # fmt: skip
     dev = sample(answerable(build.examples("dev")), DEV_QUESTIONS, settings.seed)
     parts = [Path(build.in_use(part)).name for part in ("retriever", "generator")]
     judged = fingerprint(settings.search, parts, *(e.id for e in dev))
     if kept := kept_verdict(build, "reranker", id_, judged):
         return kept
+
+    if base.startswith(("http://", "https://")):
+        return {"skipped": f"{base} is a model server, whose weights cannot be tuned from here"}
+    if len(train) < 2:
+        return {"skipped": f"{len(train)} training questions are too few"}
 
     from fieldstone.tune.reranker import tune_reranker as tune  # here: what is up to date loads no torch
 
@@ -73,24 +79,25 @@ def _values(
 
 
 def _hard(build: Build, train: Sequence[Example], texts: Mapping[str, str]) -> list[Contrast]:
-    """Each question with negatives from what the search in use would give the reranker."""
+    """Each question with negatives from what the search gives the reranker, with the untuned encoder."""
     from fieldstone.tune.contrast import mined
 
     how, search = build.settings.reranker, build.settings.search
     return mined(
-        build.open_index(), train, [search], how.candidates, how.negatives, texts, build.settings.seed,
+        build.open_index(build.base_encoder()),
+        train,
+        [search],
+        how.candidates,
+        how.negatives,
+        texts,
+        build.settings.seed,
         progress=build.progress,
-    )  # fmt: skip
+    )
 
 
 def teacher_of(build: Build) -> str:
-    """What scores passages for the retriever: a reranker for margins, where there is one, else the generator.
-
-    The tuned reranker in use, else the one that the settings name.
-    """
+    """What scores passages for margins: the tuned reranker in use, the one named, else the generator."""
     models = build.settings.models
-    if build.settings.retriever.loss != "margin":
-        return models.generator
     return reranking_model(build.searching()) or models.reranker or models.generator
 
 

@@ -64,8 +64,10 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     """A candidate for the retriever, judged on the dev questions by the rank of their passage."""
     settings, train = build.settings, answerable(build.examples("train"))
     base = settings.models.encoder
+    margin = settings.retriever.loss == "margin"
+    teacher = (teacher_of(build), build.passages_mark) if margin else (settings.models.generator,)
     id_ = fingerprint(
-        "retriever", base, settings.retriever, settings.search, teacher_of(build), settings.seed,
+        "retriever", base, settings.retriever, settings.search, *teacher, settings.seed,
         *(e.id for e in train),
     )  # fmt: skip
     if len(train) < 2:

@@ -156,8 +156,8 @@ def _longest(folder: Path, rows: Sequence[Row]) -> int:
         text: len(ids)
         for text, ids in zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True)
     }
-    pairs = (lengths[row.texts[0]] + max(lengths[text] for text in row.texts[1:]) for row in rows)
-    return min(max(pairs) + tokenizer.num_special_tokens_to_add(pair=True), _most_tokens(folder))
+    pairs = [lengths[row.texts[0]] + max(lengths[text] for text in row.texts[1:]) for row in rows]
+    return min(max(pairs) + int(tokenizer.num_special_tokens_to_add(pair=True)), _most_tokens(folder))
 
 
 def _loss(model: Any, tuning: RerankerTuning, rows: Sequence[Row]) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def tune_reranker(
 
     work = into.with_name(f"{into.name}.tuning")
     if known := finished(into, inputs):
+        shutil.rmtree(work, ignore_errors=True)
         return known
     where = pick_device(device).name
     # float16 gradients would underflow
