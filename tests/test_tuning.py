@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import tiny_models
 from fieldstone.answer import answer, open_system
 from fieldstone.cli.app import app
+from fieldstone.evaluate.run import evaluate
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices, with_tuned
 from fieldstone.models import load_encoder, load_reranker
@@ -326,6 +327,9 @@ def test_a_forced_reranker_is_searched_with_reported_and_rolled_back(copied, cro
     report = json.loads(Path(made["report"]["report"]).read_text())
     assert [verdict["part"] for verdict in report["verdicts"]] == ["reranker"]
     assert report["sets"]["human questions"]["differences"].keys() == {"after - before"}
+
+    measured = evaluate(copied.workspace, settings, MEASURE[:2])
+    assert list(measured.systems)[-1] == "fused+cross-encoder/one-by-one"
 
     generator, _ = tune_reranker(copied, crossed, steps=("tune-generator",))
     assert "verdict" in generator["tune-generator"]  # judged anew, with the reranker

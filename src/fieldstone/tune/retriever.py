@@ -225,7 +225,7 @@ def _margins(rows: Sequence[Row], wanted: float) -> list[Row]:
 
     A teacher's margins are logits or nats, the student's differences of cosines, which lie within -2 and 2.
     The scores are multiplied by one number for all rows and not moved, so that equal scores stay a margin of
-    0. (GPL's code scales by the largest margin, which one outlier decides; and its `cos_sim` never normalises.)
+    0. (GPL's code scales by the largest margin, so one outlier decides; its `cos_sim` never normalises.)
     """
     rows = [row for row in rows if len(row.texts) > 2]
     margins = [row.scores[0] - other for row in rows for other in row.scores[1:]]
