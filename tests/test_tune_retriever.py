@@ -17,15 +17,12 @@ from hypothesis import strategies as st
 
 import tiny_models
 from fieldstone.errors import ModelError, QuestionsError, SettingsError
-from fieldstone.models import Encoder, load_encoder, load_generator
+from fieldstone.models import Encoder, load_encoder
 from fieldstone.models.embedded import minilm_folder
 from fieldstone.records import with_context
-from fieldstone.settings import RetrieverTuning, SearchSettings
+from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.batches import Row, plan_steps
-from fieldstone.tune.contrast import mined
 from fieldstone.tune.retriever import Contrast, Ranking, Tuned, tune_retriever
-from fieldstone.tune.teacher import likelihoods
-from small_library import squad_index
 
 WORDS = ["harbour", "master", "pilot", "vessel", "radio", "evening", "morning", "cats", "purr", "content"]
 
@@ -428,45 +425,4 @@ def test_minilm_learns_from_human_questions(data: Path, tmp_path: Path) -> None:
     before, after = weights(minilm_folder()), weights(tuned.folder)
     assert max(np.abs(after[name] - before[name]).max() for name in before if "layer.5" in name) > 1e-5
     gains = reciprocal_ranks(str(tuned.folder)) - reciprocal_ranks("embedded:minilm")
-    assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5
-
-
-@pytest.mark.slow
-def test_minilm_learns_the_margins_of_a_generator_s_likelihood(data: Path, tmp_path: Path) -> None:
-    """GPL without a cross-encoder: SmolLM2 judges passages of eight articles, it finds more in four others."""
-    index, examples = squad_index(tmp_path, data, longest=500)
-    titles = sorted({e.id.partition("/")[0] for e in examples})
-    held = [e for e in examples if e.id.partition("/")[0] in titles[::3]]
-    ours = [e for e in examples if e.id.partition("/")[0] not in titles[::3]]
-    chosen, texts = random.Random(0).sample(ours, 128), index.library.passage_texts()
-    searches = [SearchSettings(mode="dense"), SearchSettings(mode="lexical")]
-    mined_ = mined(index, chosen, searches, 5, 2, texts, 0, judged=True)
-    judged = [(item.question, (item.positive, *item.negatives)) for item in mined_]
-    labels = likelihoods(load_generator("embedded:smollm2"), judged, tmp_path / "labels.jsonl")
-    rows = [replace(item, scores=scores) for item, scores in zip(mined_, labels, strict=True)]
-    tuning = RetrieverTuning(loss="margin", negatives=2, epochs=2, batch=8, learning_rate=5e-5)
-    tuned = tune_retriever("embedded:minilm", rows, tmp_path / "t", tuning)
-    theirs = sorted({str(e.passage_id) for e in held})
-
-    def reciprocal_ranks(name: str) -> np.ndarray[Any, Any]:
-        encoder = load_encoder(name)
-        scores = (
-            encoder.encode_queries([e.question for e in held])
-            @ encoder.encode_passages([texts[one] for one in theirs]).T
-        )
-        gold = scores[np.arange(len(held)), [theirs.index(str(e.passage_id)) for e in held]]
-        found: np.ndarray[Any, Any] = 1 / (1 + (scores > gold[:, None]).sum(1))
-        return found
-
-    before, after = reciprocal_ranks("embedded:minilm"), reciprocal_ranks(str(tuned.folder))
-    gains = after - before
-    print(
-        len(held),
-        len(theirs),
-        tuned.losses,
-        before.mean(),
-        after.mean(),
-        (before == 1).mean(),
-        (after == 1).mean(),
-    )
     assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5

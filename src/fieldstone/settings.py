@@ -149,13 +149,13 @@ class RerankerTuning(_Branch):
     """How the reranker, a cross-encoder, is tuned."""
 
     loss: Literal["listwise", "pointwise"] = "listwise"
-    epochs: int = Field(2, ge=1)
-    batch: int = Field(16, ge=1, description="questions a step")
-    learning_rate: float = Field(5e-5, gt=0)
+    epochs: int = Field(3, ge=1)
+    batch: int = Field(8, ge=1, description="questions a step")
+    learning_rate: float = Field(1e-4, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     dropout: float = Field(0.0, ge=0, lt=1, description="in the layers while it is tuned")
     negatives: int = Field(4, ge=1, description="hard negatives a question")
-    candidates: int = Field(8, ge=2, description="best found: the negatives are drawn from them")
+    candidates: int = Field(30, ge=2, description="best found: the negatives are drawn from them")
     weight: float = Field(
         0.5, ge=0, le=1, description="stands in for search.reranker_weight once the tuned one is in use"
     )
