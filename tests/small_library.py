@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fieldstone.library import FileRow, Library
 from fieldstone.models import load_encoder
-from fieldstone.records import Document, Heading, fingerprint
+from fieldstone.records import Document, Example, Heading, fingerprint
+from fieldstone.search import Index
+from fieldstone.search.dense import DenseIndex
 from fieldstone.search.embed import embed_library
+from fieldstone.search.lexical import LexicalIndex
+from fieldstone.search.stores import open_store
 from fieldstone.split import split_document
 
 TEXTS = {
@@ -59,6 +64,39 @@ def make_library(
     if embedded:
         embed_library(library, load_encoder("fake:words"))
     return library
+
+
+def squad_index(path: Path, data: Path, longest: int) -> tuple[Index, list[Example]]:
+    """SQuAD's train passages of so many characters at most, under MiniLM, and the human questions about them.
+
+    A document a passage; its source begins with the article.
+    """
+    library = Library(path / "library.db", create=True)
+    rows = [json.loads(line) for line in (data / "squad" / "squad_train_passages.jsonl").open()]
+    ids = {}
+    for row in rows:
+        if len(row["text"]) <= longest:
+            number = row["id"].rpartition("#")[2]
+            put(library, f"{row['title']}/{number}", row["text"], title=row["title"], tokens=1000)
+    encoder = load_encoder("embedded:minilm")
+    embed_library(library, encoder)
+    sources = {
+        id_: source
+        for id_, (source, _) in library.sources({p.document_id for p in library.passages()}).items()
+    }
+    ids = {sources[p.document_id]: p.id for p in library.passages()}
+    asked = [json.loads(line) for line in (data / "squad" / "squad_train_slice.jsonl").open()]
+    titles = {row["id"]: row["title"] for row in rows}
+    examples = []
+    for q in asked:
+        about = f"{titles[q['passage_id']]}/{q['passage_id'].rpartition('#')[2]}"
+        if about in ids:
+            examples.append(
+                Example(about, q["question"], q["answers"][0], ids[about], (), "answerable", "human")
+            )
+    store = open_store("memory:", encoder.dimension, encoder.fingerprint)
+    dense = DenseIndex(library, encoder, store)
+    return Index(library, LexicalIndex(path / "lexical", library), dense), examples
 
 
 def write_folder(folder: Path, texts: Mapping[str, str] = TEXTS) -> Path:

@@ -16,13 +16,16 @@ from fieldstone.in_use import (
     Choice,
     Part,
     choices,
+    keep_trust,
     model_in_use,
     newest,
     roll_back,
     take_into_use,
+    trust_in_use,
     with_tuned,
 )
-from fieldstone.settings import Settings
+from fieldstone.search.confidence import Weights
+from fieldstone.settings import ModelSettings, RerankerTuning, SearchSettings, Settings
 from fieldstone.workspace import Workspace, create_workspace
 
 BASE: dict[Part, str] = {"retriever": "embedded:minilm", "reranker": "", "generator": "embedded:smollm2"}
@@ -72,6 +75,46 @@ def test_settings_with_the_tuned_parts(workspace):
     assert models.reranker == ""
     assert with_tuned(workspace, settings).seed == 7
     assert settings.models.encoder == "embedded:minilm", "the settings themselves go on naming bases"
+
+
+def test_a_tuned_reranker_is_searched_with_where_it_stands_in(workspace):
+    choice = tuned(workspace, "reranker", "one", base="likelihood")
+    take_into_use(workspace, choice)
+    settings = Settings(reranker=RerankerTuning(weight=0.3))
+    assert (settings.search.rerank, settings.models.reranker) == ("likelihood", "")
+    used = with_tuned(workspace, settings)
+    assert (used.search.rerank, used.search.reranker_weight) == ("cross-encoder", 0.3)
+    assert used.models.reranker == str(workspace.path.resolve() / choice.name)
+    assert with_tuned(workspace, used) == used, "once is enough"
+    for other in ("none", "cross-encoder"):
+        search = settings.search.model_copy(update={"rerank": other})
+        models = settings.models.model_copy(update={"reranker": "owner/other"})
+        asked = settings.model_copy(update={"search": search, "models": models})
+        assert with_tuned(workspace, asked) == asked, "another way was asked for"
+    roll_back(workspace, "reranker")
+    assert with_tuned(workspace, settings) == settings
+
+
+def test_a_tuned_reranker_stands_in_for_a_named_one(workspace):
+    take_into_use(workspace, tuned(workspace, "reranker", "one", base="owner/cross"))
+    named = Settings(
+        search=SearchSettings(rerank="cross-encoder"), models=ModelSettings(reranker="owner/cross")
+    )
+    assert with_tuned(workspace, named).models.reranker.endswith("models/reranker/one")
+    assert with_tuned(workspace, Settings()) == Settings()
+
+
+def test_trust_holds_for_the_models_it_was_fitted_with(workspace):
+    fitted = Weights(constant=-1.0, below=0.4)
+    keep_trust(workspace, "embedded:minilm", "g/one", fitted, "r/one")
+    assert trust_in_use(workspace, "embedded:minilm", "g/one", "r/one") == fitted
+    for others in (("g/one", ""), ("g/one", "r/two"), ("g/two", "r/one")):
+        assert trust_in_use(workspace, "embedded:minilm", *others) == Weights()
+    file = workspace.path / "models" / "trust.json"
+    old = json.loads(file.read_text())
+    del old["reranker"]  # as it was written before rerankers were tuned
+    file.write_text(json.dumps(old))
+    assert trust_in_use(workspace, "embedded:minilm", "g/one") == fitted
 
 
 def test_a_moved_workspace_takes_its_models_along(workspace):

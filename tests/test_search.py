@@ -599,6 +599,26 @@ def test_a_cross_encoder_decides_the_order(still):
     texts = {id_: text for _, id_, text in still.library.texts()}
     scores = load_reranker("fake:words").rerank(question, [texts[hit.passage.id] for hit in hits])
     assert [hit.score for hit in hits] == scores == sorted(scores, reverse=True)
+    assert [hit.scores["cross-encoder"] for hit in hits] == scores
+
+
+def test_a_cross_encoder_is_mixed_with_what_was_found_before(still):
+    question = "What does a day at the quay cost fishing boats?"
+    (before,) = search(still, [question], SearchSettings(rerank="none"), 5)
+    settings = SearchSettings(rerank="cross-encoder", reranker_weight=0.25)
+    (after,) = search(still, [question], settings, 5)
+    first = {hit.passage.id: hit.score for hit in before}
+    texts = {id_: text for _, id_, text in still.library.texts()}
+    given = dict(
+        zip(first, load_reranker("fake:words").rerank(question, [texts[i] for i in first]), strict=True)
+    )
+    low, high = min(given.values()), max(given.values())
+    assert high > low
+    for hit in after:
+        assert hit.scores["cross-encoder"] == given[hit.passage.id]
+        second = (given[hit.passage.id] - low) / (high - low)
+        assert hit.score == pytest.approx(0.75 * first[hit.passage.id] + 0.25 * second)
+    assert [hit.score for hit in after] == sorted((hit.score for hit in after), reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 
 import tiny_models
 from fieldstone.errors import ModelError, SettingsError
-from fieldstone.models import Prompt, load_generator
+from fieldstone.models import Prompt, load_generator, load_reranker
 from fieldstone.prompts import fid_prompt, one_by_one_prompt, parse_together
 from fieldstone.records import Example, with_context
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings, resolve_settings
-from fieldstone.tune.teacher import BATCH, answer_row, rank, rank_by_attention, supervise
+from fieldstone.tune.teacher import BATCH, answer_row, pseudo_labels, rank, rank_by_attention, supervise
 from ports import Clerk, handbooks, index_of, library_of
 
 QUESTIONS = [
@@ -214,3 +214,22 @@ def test_lsr_without_a_generator_is_told(taught, tmp_path):
     index = Index(taught.library, taught.lexical, taught.dense)
     with pytest.raises(SettingsError, match="lsr needs a generator"):
         supervise(index, examples(), lsr(), "one-by-one", tmp_path / "t.jsonl")
+
+
+def test_pseudo_labels_are_a_reranker_s_scores_and_are_kept(tmp_path):
+    reranker = load_reranker("fake:words")
+    texts = ["The crane lifts forty tonnes.", "Who opened it?", "A day at the quay costs 120 crowns."]
+    asked = [(question, texts[: 1 + i % 3]) for i, question in enumerate(QUESTIONS)]
+    found = pseudo_labels(reranker, asked, tmp_path / "t.jsonl")
+    assert found == [tuple(reranker.rerank(question, its)) for question, its in asked]
+    assert len({score for scores in found for score in scores}) > 1
+
+    class Silent:
+        """Would be noticed if it were asked."""
+
+        name = fingerprint = "silent"
+
+        def rerank(self, question, texts):
+            raise AssertionError("what is kept is not asked again")
+
+    assert pseudo_labels(Silent(), asked, tmp_path / "t.jsonl") == found

@@ -50,7 +50,9 @@ RANKINGS = [
 CONTRASTIVE = RetrieverTuning(loss="contrastive", epochs=2, batch=4, learning_rate=1e-3)
 FUSED = CONTRASTIVE.model_copy(update={"loss": "fused"})
 DISTILL = RetrieverTuning(loss="distill", epochs=2, batch=4, learning_rate=3e-3, teacher_temperature=0.5)
-ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL)]
+SCORED = [replace(c, scores=(0.5 * (i % 3), -1.0 - 0.25 * (i % 5))) for i, c in enumerate(CONTRASTS)]
+MARGIN = CONTRASTIVE.model_copy(update={"loss": "margin", "margin": 0.2})
+ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL), (SCORED, MARGIN)]
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +187,32 @@ def test_the_first_losses_are_those_of_the_formulas(
     target = np.kron([1 - negative, negative], np.eye(len(step)))
     both = -np.mean((target * (logs + beside)).sum(1)) / 2
     assert fused.losses[0] == pytest.approx(both, rel=1e-4)
+
+    taught = tune(plain, SCORED, tmp_path / "m", MARGIN, seed=3, dtype="float32")
+    rows = [replace(row, passage_id=None) for row in rows]
+    step = [SCORED[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
+    margins = np.array([c.scores[0] - c.scores[1] for c in SCORED])
+    factor = 0.2 / np.sqrt(np.mean(margins**2))
+    questions = base.encode_queries([c.question for c in step]).astype(float)
+    above = base.encode_passages([c.positive for c in step]) - base.encode_passages(
+        [c.negatives[0] for c in step]
+    )
+    wanted = factor * np.array([c.scores[0] - c.scores[1] for c in step])
+    assert taught.losses[0] == pytest.approx(np.mean(((questions * above).sum(1) - wanted) ** 2), rel=1e-4)
+
+
+def test_several_negatives_each_have_their_own_margin(plain: Path, tmp_path: Path) -> None:
+    data = [Contrast(r.question, r.passages[0], r.passages[1:], "p", scores=r.scores) for r in RANKINGS]
+    tuning = MARGIN.model_copy(update={"negatives": 3, "batch": 16, "margin": 0.1})
+    tuned = tune(plain, data, tmp_path / "m", tuning, dtype="float32")
+    base = load_encoder(str(plain), dtype="float32")
+    margins = np.array([[r.scores[0] - other for other in r.scores[1:]] for r in RANKINGS])
+    wanted = margins * 0.1 / np.sqrt(np.mean(margins**2))
+    found = []
+    for r in RANKINGS:
+        cosines = base.encode_passages(r.passages) @ base.encode_queries([r.question])[0].astype(float)
+        found.append(cosines[0] - cosines[1:])
+    assert tuned.losses[0] == pytest.approx(np.mean((np.array(found) - wanted) ** 2), rel=1e-4)
 
 
 def test_no_false_negative_reaches_the_loss(
@@ -348,6 +376,10 @@ def test_half_of_dpr_is_refused(tmp_path: Path) -> None:
         ([Ranking("why?", ("a",), (0.1,))], DISTILL, "two candidates or more"),
         ([Ranking("why?", ("a", "b"), (0.1, float("nan")))], DISTILL, "not a finite number"),
         ([Contrast("why?", "a", (), "1"), Contrast("who?", "a", ("a",), "1")], CONTRASTIVE, "one passage"),
+        ([Contrast("why?", "a", ("b",), "1")], MARGIN, "without a teacher's scores"),
+        ([Contrast("why?", "a", (), "1", scores=(0.1,))], MARGIN, "no question has a negative"),
+        ([Contrast("why?", "a", ("b",), "1", scores=(0.1, float("inf")))], MARGIN, "not a finite number"),
+        ([Contrast("why?", "a", ("b",), "1", scores=(0.1, 0.1))], MARGIN, "scores every passage alike"),
     ],
 )
 def test_data_that_teach_nothing_are_refused(

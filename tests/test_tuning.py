@@ -15,9 +15,10 @@ import tiny_models
 from fieldstone.answer import answer, open_system
 from fieldstone.cli.app import app
 from fieldstone.errors import SettingsError
+from fieldstone.evaluate.run import evaluate
 from fieldstone.examples import read_examples
 from fieldstone.in_use import choices, with_tuned
-from fieldstone.models import load_encoder
+from fieldstone.models import load_encoder, load_reranker
 from fieldstone.progress import silent
 from fieldstone.recipes import load_recipe, run, run_steps
 from fieldstone.records import with_context
@@ -361,6 +362,91 @@ def test_a_tuned_questions_side_embeds_no_passage_again(copied, method):
     assert encoder == was[0]
     assert all(np.array_equal(vectors[id_], was[1][id_]) for id_ in was[1])
     assert not embedded
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory):
+    """A cross-encoder to tune as reranker."""
+    return tiny_models.cross_encoder(tmp_path_factory.mktemp("crossed"))
+
+
+def tune_reranker(place, crossed, *flags, force=False, steps=("tune-reranker",)):
+    """Run these steps over a built workspace; what they said, and the settings."""
+    quick = ("reranker.epochs=1", "reranker.learning_rate=1e-9", "reranker.weight=0.9")
+    settings = place.settings(f"models.reranker={crossed}", *quick, *flags)
+    return run_steps(steps, place.workspace, settings, questions=MEASURE, force=force).made, settings
+
+
+def test_a_reranker_is_judged_against_the_search_in_use(copied, crossed):
+    made, _ = tune_reranker(copied, crossed)
+    facts = made["tune-reranker"]
+    verdict = facts["verdict"]
+    assert (verdict["part"], verdict["incumbent"], verdict["accepted"]) == ("reranker", "likelihood", False)
+    assert verdict["difference"]["n"] == sum(e.passage_id is not None for e in copied.examples("dev")) > 0
+    assert facts["questions"] == sum(e.passage_id is not None for e in copied.examples("train"))
+    assert (copied.workspace.path / verdict["candidate"] / "model.safetensors").is_file()
+    assert choices(copied.workspace) == ()
+    before = copied.candidates()
+    again, _ = tune_reranker(copied, crossed)
+    assert again == made
+    assert copied.candidates() == before
+
+
+def test_a_reranker_behind_a_server_is_not_tuned(copied):
+    made, _ = tune_reranker(copied, "http://host:8000/v1#reranker")
+    assert "model server" in made["tune-reranker"]["skipped"]
+
+
+def test_a_forced_reranker_is_searched_with_reported_and_rolled_back(copied, crossed):
+    made, settings = tune_reranker(copied, crossed, force=True, steps=("tune-reranker", "report"))
+    (choice,) = choices(copied.workspace)
+    assert (choice.part, choice.base, choice.forced) == ("reranker", "likelihood", True)
+    used = with_tuned(copied.workspace, settings)
+    folder = copied.workspace.path / choice.name
+    assert (used.search.rerank, used.search.reranker_weight) == ("cross-encoder", 0.9)
+    assert used.models.reranker == str(folder)
+
+    system = open_system(copied.workspace, settings)
+    assert system.index.reranker.name == str(folder)
+    question = "What does a day cost at Kelmouth?"
+    (given,) = answer(system, [question])
+    assert {hit.by for hit in given.hits} == {"cross-encoder"}
+    texts = system.index.library.passage_texts([hit.passage for hit in given.hits])
+    reranker = load_reranker(str(folder), device="cpu", threads=1)
+    looked = [hit for hit in given.hits if "cross-encoder" in hit.scores]
+    assert len(looked) == settings.search.rerank_depth
+    expected = reranker.rerank(question, [texts[hit.passage.id] for hit in looked])
+    assert [hit.scores["cross-encoder"] for hit in looked] == pytest.approx(expected, abs=1e-4)
+
+    report = json.loads(Path(made["report"]["report"]).read_text())
+    assert [verdict["part"] for verdict in report["verdicts"]] == ["reranker"]
+    assert report["sets"]["human questions"]["differences"].keys() == {"after - before"}
+
+    measured = evaluate(copied.workspace, settings, MEASURE[:2])
+    assert list(measured.systems)[-1] == "fused+cross-encoder/one-by-one"
+
+    generator, _ = tune_reranker(copied, crossed, steps=("tune-generator",))
+    assert "verdict" in generator["tune-generator"]  # judged anew, with the reranker
+
+    said = CliRunner().invoke(app, ["status", str(copied.workspace.path)])
+    assert f"tuned      reranker {choice.name}" in said.output
+    assert "not in use" not in said.output
+    rolled = CliRunner().invoke(app, ["rollback", str(copied.workspace.path), "--part", "reranker", "--json"])
+    assert json.loads(rolled.output)["in_use"] == "likelihood"
+    assert with_tuned(copied.workspace, settings) == settings
+
+
+def test_margins_are_taught_by_the_likelihood_and_then_by_the_reranker(copied, crossed):
+    margin = ("retriever.loss=margin", "retriever.negatives=2", "synthesize.negatives=4")
+    made, _ = tune_reranker(copied, crossed, *margin, "models.reranker=", steps=("tune-retriever",))
+    first = made["tune-retriever"]["verdict"]["candidate"]
+    kept = set((copied.workspace.cache / "teacher").iterdir())
+    made, _ = tune_reranker(copied, crossed, *margin, steps=("tune-retriever",))
+    assert made["tune-retriever"]["verdict"]["candidate"] != first
+    (labels,) = set((copied.workspace.cache / "teacher").iterdir()) - kept
+    found = [line for text in labels.read_text().splitlines() for line in json.loads(text)["found"]]
+    assert len(found) == made["tune-retriever"]["questions"]
+    assert {len(scores) for scores in found} == {3}
 
 
 class Stopped(Exception):

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fieldstone.in_use import trust_in_use, with_tuned
+from fieldstone.in_use import reranking_model, trust_in_use, with_tuned
 from fieldstone.library import Library
 from fieldstone.models import Completion, Generator, Prompt, load_generator, reads_long
 from fieldstone.prompts import (
@@ -90,7 +90,8 @@ def open_system(workspace: Workspace, settings: Settings) -> System:
     models = settings.models
     generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
     index = open_index(workspace, settings, generator)
-    return System(index, generator, settings, trust_in_use(workspace, models.encoder, models.generator))
+    trusted = trust_in_use(workspace, models.encoder, models.generator, reranking_model(settings))
+    return System(index, generator, settings, trusted)
 
 
 def answer(system: System, questions: Sequence[str], filter: Filter | None = None) -> list[Answer]:

@@ -26,15 +26,15 @@ Part = Literal["retriever", "reranker", "generator"]
 TRUST = "models/trust.json"
 
 SETTING_OF: Mapping[Part, str] = {"retriever": "encoder", "reranker": "reranker", "generator": "generator"}
-"""Part -> the name in `settings.models` of the base that it is tuned from."""
+"""Part -> the name in `settings.models` of the model that it stands in for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A candidate that was taken into use.
 
-    `name` is its folder relative to the workspace, with forward slashes; `base` is the model in the settings
-    that it stands in for, also where it was tuned from an earlier candidate; `date` is in ISO format.
+    `name` is its folder relative to the workspace, with forward slashes; `base` is what it stands in for in
+    the settings (`base_of`), also where it was tuned from an earlier candidate; `date` is in ISO format.
     `forced`: taken although the gate turned it down.
     """
 
@@ -48,11 +48,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How far to trust answers, and the two models that it was fitted with."""
+    """How far to trust answers, and the models that it was fitted with; `reranker` is empty without one."""
 
     encoder: str
     generator: str
     weights: Weights
+    reranker: str = ""
 
 
 def choices(workspace: Workspace) -> tuple[Choice, ...]:
@@ -77,6 +78,30 @@ def newest(workspace: Workspace, part: Part | None = None) -> Choice | None:
     return next((c for c in reversed(choices(workspace)) if part in (None, c.part)), None)
 
 
+def base_of(settings: Settings, part: Part) -> str:
+    """What the settings name for a part: the model, or for the reranker, where no model reranks, the way.
+
+    So a tuned reranker stands in for `likelihood` in a workspace that reranks by likelihood, and is left out
+    where another way is asked for.
+    """
+    if part == "reranker" and settings.search.rerank != "cross-encoder":
+        return settings.search.rerank
+    return str(getattr(settings.models, SETTING_OF[part]))
+
+
+def with_reranker(settings: Settings, name: str) -> Settings:
+    """The settings with what `name` says in the place of their reranking: a tuned model, or what they say."""
+    if name == base_of(settings, "reranker"):
+        return settings
+    search = {"rerank": "cross-encoder", "reranker_weight": settings.reranker.weight}
+    return settings.model_copy(
+        update={
+            "models": settings.models.model_copy(update={"reranker": name}),
+            "search": settings.search.model_copy(update=search),
+        }
+    )
+
+
 def model_in_use(workspace: Workspace, part: Part, base: str, *, rolled_back: bool = False) -> str:
     """The model that does the work of `base`: the absolute path of the tuned folder, or `base` itself.
 
@@ -98,31 +123,38 @@ def model_in_use(workspace: Workspace, part: Part, base: str, *, rolled_back: bo
 
 
 def with_tuned(workspace: Workspace, settings: Settings) -> Settings:
-    """The settings with the models in use in the place of their bases.
+    """The settings with the models in use in the place of their bases; a tuned reranker is searched with.
 
     To work with, not to store: a workspace's settings file names bases. Raises WorkspaceError as
     `model_in_use` does.
     """
-    models = {
-        name: model_in_use(workspace, part, getattr(settings.models, name))
-        for part, name in SETTING_OF.items()
-    }
-    return settings.model_copy(update={"models": settings.models.model_copy(update=models)})
+    used = {part: model_in_use(workspace, part, base_of(settings, part)) for part in SETTING_OF}
+    models = {SETTING_OF[part]: name for part, name in used.items() if part != "reranker"}
+    changed = settings.model_copy(update={"models": settings.models.model_copy(update=models)})
+    return with_reranker(changed, used["reranker"])
 
 
-def trust_in_use(workspace: Workspace, encoder: str, generator: str) -> Weights:
-    """How far to trust answers of these two models: as fitted on the workspace's questions, else as usual."""
+def reranking_model(settings: Settings) -> str:
+    """The cross-encoder that these settings search with; empty where none does."""
+    return settings.models.reranker if settings.search.rerank == "cross-encoder" else ""
+
+
+def trust_in_use(workspace: Workspace, encoder: str, generator: str, reranker: str = "") -> Weights:
+    """How far to trust answers of these models: as fitted on the workspace's questions, else as usual."""
     try:
         kept = TypeAdapter(Trust).validate_json((workspace.path / TRUST).read_bytes())
     except (OSError, ValidationError):  # it only sharpens what the usual weights do as well
         return Weights()
-    fitted = (kept.encoder, kept.generator) == (Path(encoder).name, Path(generator).name)
-    return kept.weights if fitted else Weights()
+    names = Path(encoder).name, Path(generator).name, Path(reranker).name
+    return kept.weights if names == (kept.encoder, kept.generator, kept.reranker) else Weights()
 
 
-def keep_trust(workspace: Workspace, encoder: str, generator: str, weights: Weights) -> None:
-    """Keep the weights that were fitted with these two models in use."""
-    write_json(workspace.path / TRUST, asdict(Trust(Path(encoder).name, Path(generator).name, weights)))
+def keep_trust(
+    workspace: Workspace, encoder: str, generator: str, weights: Weights, reranker: str = ""
+) -> None:
+    """Keep the weights that were fitted with these models in use."""
+    names = Path(encoder).name, Path(generator).name, Path(reranker).name
+    write_json(workspace.path / TRUST, asdict(Trust(*names[:2], weights, names[2])))
 
 
 def take_into_use(workspace: Workspace, choice: Choice) -> None:

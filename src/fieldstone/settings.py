@@ -72,6 +72,7 @@ class SearchSettings(_Branch):
     rerank: Literal["none", "likelihood", "cross-encoder"] = "likelihood"
     rerank_depth: int = Field(8, ge=1)
     likelihood_weight: float = Field(0.5, ge=0, le=1, description="share of the question's likelihood")
+    reranker_weight: float = Field(1.0, ge=0, le=1, description="share of the cross-encoder's score")
     store: str = "library"
 
 
@@ -136,7 +137,7 @@ class InstructSettings(_Branch):
 class RetrieverTuning(_Branch):
     """How the encoder is tuned."""
 
-    loss: Literal["contrastive", "fused", "distill", "lsr"] = "fused"
+    loss: Literal["contrastive", "fused", "distill", "lsr", "margin"] = "fused"
     towers: Literal["both", "query"] = Field(
         "both", description="query: only the questions' side learns, and the passages keep their vectors"
     )
@@ -148,11 +149,12 @@ class RetrieverTuning(_Branch):
     learning_rate: float = Field(5e-5, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     dropout: float = Field(0.0, ge=0, lt=1, description="in the encoder's layers while it is tuned")
-    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive, fused)")
+    negatives: int = Field(1, ge=0, description="hard negatives a question (contrastive, fused, margin)")
     candidates: int = Field(
         8,
         ge=2,
-        description="best found: negatives come from them (fused), a teacher ranks them (distill, lsr)",
+        description="best found: negatives come from them (fused, margin), a teacher ranks them "
+        "(distill, lsr)",
     )
     teacher: float = Field(
         0.5,
@@ -166,6 +168,11 @@ class RetrieverTuning(_Branch):
     reader: str = Field("", description="the FiD reader (cross-attention); empty: the generator in use")
     teacher_temperature: float = Field(0.2, gt=0)
     student_temperature: float = Field(0.05, gt=0)
+    margin: float = Field(
+        0.3,
+        gt=0,
+        description="the teacher's margins are scaled to this root mean square, in cosines (margin)",
+    )
     lsr_score: Literal["logprob", "probability"] = Field(
         "logprob", description="of the answer after a passage: log-probability a token, or its probability"
     )
@@ -214,6 +221,28 @@ class RetrieverTuning(_Branch):
                 f"but retriever.teacher_kind = {self.teacher_kind}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _margin_needs_negatives(self) -> Self:
+        if self.loss == "margin" and not self.negatives:
+            raise ValueError("retriever.loss = margin compares with negatives, but retriever.negatives = 0")
+        return self
+
+
+class RerankerTuning(_Branch):
+    """How the reranker, a cross-encoder, is tuned."""
+
+    loss: Literal["listwise", "pointwise"] = "listwise"
+    epochs: int = Field(3, ge=1)
+    batch: int = Field(8, ge=1, description="questions a step")
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in the layers while it is tuned")
+    negatives: int = Field(4, ge=1, description="hard negatives a question")
+    candidates: int = Field(30, ge=2, description="best found: the negatives are drawn from them")
+    weight: float = Field(
+        0.5, ge=0, le=1, description="stands in for search.reranker_weight once the tuned one is in use"
+    )
 
 
 class GeneratorTuning(_Branch):
@@ -304,6 +333,7 @@ class Settings(_Branch):
     instruct: InstructSettings = InstructSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
+    reranker: RerankerTuning = RerankerTuning()
     generator: GeneratorTuning = GeneratorTuning()
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()

@@ -55,14 +55,14 @@ def _roll_back(
     workspace: Workspace, settings: Settings, part: Part | None, progress: Progress
 ) -> dict[str, Any]:
     """What was taken out of use and what is used in its place, as JSON has it."""
-    from fieldstone.in_use import SETTING_OF, model_in_use, newest, roll_back
+    from fieldstone.in_use import base_of, model_in_use, newest, roll_back
 
     with workspace.writing():
         began = time.perf_counter()
         choice = newest(workspace, part)
         if choice is None:
             return {"workspace": str(workspace.path), "taken_out": None, "in_use": None, "embedded": 0}
-        base = getattr(settings.models, SETTING_OF[choice.part])
+        base = base_of(settings, choice.part)
         after = model_in_use(workspace, choice.part, base, rolled_back=True)
         embedded = 0
         if choice.part == "retriever":  # first, so that a kill leaves the old retriever with its vectors

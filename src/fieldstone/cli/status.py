@@ -43,7 +43,7 @@ def status(
 def gather(workspace: Workspace, settings: Settings, files: bool) -> dict[str, Any]:
     """What there is to say of a workspace, as JSON has it."""
     from fieldstone.examples import SPLITS, read_examples
-    from fieldstone.in_use import SETTING_OF, newest
+    from fieldstone.in_use import SETTING_OF, base_of, newest
 
     library = workspace.library()
     rows, roots, counts = library.files(), library.roots(), library.counts()
@@ -57,6 +57,7 @@ def gather(workspace: Workspace, settings: Settings, files: bool) -> dict[str, A
         "reranker": settings.models.reranker,
         "generator": settings.models.generator,
         "size": settings.size,
+        "bases": {part: base_of(settings, part) for part in SETTING_OF},
         "tuned": {part: asdict(choice) for part in SETTING_OF if (choice := newest(workspace, part))},
         "examples": {
             split: len(read_examples(workspace.path / "examples" / f"{split}.jsonl")) for split in SPLITS
@@ -88,7 +89,6 @@ def _skipped(roots: Mapping[str, str], settings: Settings) -> dict[str, str]:
 
 def _render(facts: Mapping[str, Any]) -> None:
     from fieldstone.cli.output import count, show, show_reasons, size
-    from fieldstone.in_use import SETTING_OF
 
     show(facts["workspace"], style="bold")
     read = facts["files"] - facts["unread"]
@@ -98,7 +98,7 @@ def _render(facts: Mapping[str, Any]) -> None:
         show("           the build has not finished; type it again", style="yellow")
     show(f"models     encoder {facts['encoder']}, generator {facts['generator']}")
     for part, choice in facts["tuned"].items():
-        _show_choice(part, choice, facts[SETTING_OF[part]])
+        _show_choice(part, choice, facts["bases"][part])
     if any(facts["examples"].values()):
         counts = (f"{number:,} {split}" for split, number in facts["examples"].items())
         show(f"examples   {', '.join(counts)}")

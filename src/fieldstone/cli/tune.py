@@ -17,8 +17,11 @@ def tune(
     ctx: typer.Context,
     workspace: WorkspacePath,
     part: Annotated[
-        Literal["retriever", "generator"] | None,
-        typer.Option(help="Without it: what the recipe tunes, or both if it tunes none.", show_default=False),
+        Literal["retriever", "reranker", "generator"] | None,
+        typer.Option(
+            help="Without it: what the recipe tunes; retriever and generator if it tunes none.",
+            show_default=False,
+        ),
     ] = None,
     measure: Measure = None,
     force: Force = False,

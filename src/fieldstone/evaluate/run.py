@@ -21,6 +21,7 @@ from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_
 from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
@@ -61,9 +62,10 @@ def evaluate(
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
-    names = list(dict.fromkeys(systems)) or default_systems(settings)
-    variants = {name: _variant(settings, name) for name in names}
-    opened = open_system(workspace, _most_needed(settings, variants.values()))
+    used = with_tuned(workspace, settings)
+    names = list(dict.fromkeys(systems)) or default_systems(used)
+    variants = {name: _variant(used, name) for name in names}
+    opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
     judged, missing = judge(library, questions)
     answering = [name for name in names if "/" in name]

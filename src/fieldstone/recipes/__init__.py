@@ -294,6 +294,7 @@ STEPS: dict[str, Callable[[Build], dict[str, Any]]] = {
     "instruct": _later("instruct", "instruct"),
     "synthesize": _later("synthesize"),
     "tune-retriever": _later("tune_retriever"),
+    "tune-reranker": _later("tune_reranker", "reranking"),
     "tune-generator": _later("tune_generator"),
     "tune-again": _later("tune_again", "rounds"),
     "prefer": _later("prefer", "preference"),

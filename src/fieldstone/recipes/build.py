@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldstone.examples import read_examples
-from fieldstone.in_use import SETTING_OF, Part, model_in_use, newest, trust_in_use
+from fieldstone.in_use import (
+    Part,
+    base_of,
+    model_in_use,
+    newest,
+    reranking_model,
+    trust_in_use,
+    with_reranker,
+)
 from fieldstone.library import Library
-from fieldstone.models import Encoder, Generator, load_encoder, load_generator
+from fieldstone.models import Encoder, Generator, Reranker, load_encoder, load_generator, load_reranker
 from fieldstone.models.towers import passage_model
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added
@@ -79,21 +87,42 @@ class Build:
         self.progress("load", 1, 1, "generator")
         return generator
 
+    def load_reranker(self, name: str) -> Reranker:
+        """The cross-encoder of that name, on the device of the settings."""
+        models = self.settings.models
+        self.progress("load", 0, 1, "reranker")
+        reranker = load_reranker(name, device=models.device, threads=models.threads or None)
+        self.progress("load", 1, 1, "reranker")
+        return reranker
+
     def in_use(self, part: Part, but: str = "") -> str:
         """The model in use, or the one that was before the candidate `but`."""
-        base = getattr(self.settings.models, SETTING_OF[part])
+        base = base_of(self.settings, part)
         current = newest(self.workspace, part)
         rolled_back = current is not None and current.name == f"models/{part}/{but}"
         return model_in_use(self.workspace, part, base, rolled_back=rolled_back)
+
+    def base_encoder(self) -> Encoder:
+        """The untuned encoder, with its vectors in the library."""
+        from fieldstone.search.embed import embed_beside
+
+        encoder = self.load_encoder(self.settings.models.encoder)
+        embed_beside(self.library, encoder, self.progress)
+        return encoder
 
     def reopen(self) -> None:
         """Forget the encoder: another one may be in use."""
         self.__dict__.pop("encoder", None)
 
     def open_index(
-        self, encoder: Encoder | None = None, *, likelihood: bool = False, generator: Generator | None = None
+        self,
+        encoder: Encoder | None = None,
+        *,
+        likelihood: bool = False,
+        generator: Generator | None = None,
+        reranker: str = "",
     ) -> Index:
-        """The indexes under an encoder whose vectors are in the library, a generator to rerank if asked."""
+        """The indexes under an encoder whose vectors are in the library, what reranks if asked."""
         from fieldstone.search import Index
         from fieldstone.search.dense import DenseIndex
         from fieldstone.search.lexical import LexicalIndex
@@ -106,17 +135,24 @@ class Build:
             LexicalIndex(self.workspace.cache / "lexical", self.library),
             DenseIndex(self.library, encoder, store, beside=True),
             generator or (self.generator if likelihood else None),
+            self.load_reranker(reranker) if reranker else None,
         )
 
     def system(self, generator: Generator, *, trusted: bool = False) -> System:
-        """The encoder in use with this generator; `trusted` as far as was found on the dev questions."""
+        """Encoder and reranking in use with this generator; `trusted` as far as the dev questions said."""
         from fieldstone.answer import System
 
-        index = self.open_index(generator=generator)
+        settings = self.searching()
+        reranker = reranking_model(settings)
+        index = self.open_index(generator=generator, reranker=reranker)
         if not trusted:
-            return System(index, generator, self.settings)
-        weights = trust_in_use(self.workspace, self.in_use("retriever"), generator.name)
-        return System(index, generator, self.settings, weights)
+            return System(index, generator, settings)
+        weights = trust_in_use(self.workspace, self.in_use("retriever"), generator.name, reranker)
+        return System(index, generator, settings, weights)
+
+    def searching(self, but: str = "") -> Settings:
+        """The settings with the reranking in use, or with that before the candidate `but`."""
+        return with_reranker(self.settings, self.in_use("reranker", but=but))
 
     @property
     def passages_mark(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fieldstone import gate
 from fieldstone.atomic import write_json
 from fieldstone.evaluate.compare import Value
-from fieldstone.in_use import Choice, Part, newest, roll_back, take_into_use
+from fieldstone.in_use import Choice, Part, base_of, newest, roll_back, take_into_use
 from fieldstone.records import Example
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def _carry_out(build: Build, verdict: gate.Verdict, id_: str, encoder: Encoder |
         embed_beside(build.library, chosen, build.progress)  # documents may have come since a kill
         build.library.use_encoder(chosen.fingerprint, keep=(base.fingerprint,))
     if verdict.accepted and (current is None or current.name != name):
-        models = build.settings.models
-        base_name = models.encoder if part == "retriever" else models.generator
+        base_name = base_of(build.settings, part)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         take_into_use(build.workspace, Choice(part, name, base_name, now, verdict.reason, verdict.forced))
     build.reopen()

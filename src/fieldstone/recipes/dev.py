@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fieldstone.recipes.build import Build
     from fieldstone.search import Index
     from fieldstone.search.confidence import Weights
+    from fieldstone.settings import SearchSettings
 
 FEW = 10
 """Right passages, and wrong ones, that it takes at least to fit how far to trust an answer."""
@@ -41,18 +42,34 @@ def sample(examples: Sequence[Example], most: int, seed: int) -> list[Example]:
 
 def reciprocal_ranks(index: Index, dev: Sequence[Example], build: Build) -> list[Value]:
     """Reciprocal rank of each question's passage among ten, before any reranking."""
+    plain = build.settings.search.model_copy(update={"rerank": "none"})
+    return _reciprocal_ranks(index, plain, dev, build, "judge retriever")
+
+
+def reranked_reciprocal_ranks(
+    index: Index, settings: SearchSettings, dev: Sequence[Example], build: Build
+) -> list[Value]:
+    """The same after the reranking of these settings."""
+    if index.generator is not None:
+        index.generator.forget()  # what was read before must not show in the verdict
+    return _reciprocal_ranks(index, settings, dev, build, "judge reranker")
+
+
+def _reciprocal_ranks(
+    index: Index, settings: SearchSettings, dev: Sequence[Example], build: Build, told: str
+) -> list[Value]:
     from fieldstone.evaluate.measures import reciprocal_rank
     from fieldstone.search import search
 
-    plain = build.settings.search.model_copy(update={"rerank": "none"})
     values: list[Value] = []
     for start in range(0, len(dev), BATCH):
         batch = dev[start : start + BATCH]
-        build.progress("judge retriever", start, len(dev), "questions")
-        for example, hits in zip(batch, search(index, [e.question for e in batch], plain, 10), strict=True):
+        build.progress(told, start, len(dev), "questions")
+        found = search(index, [e.question for e in batch], settings, 10)
+        for example, hits in zip(batch, found, strict=True):
             ranked = [hit.passage.id for hit in hits]
             values.append(reciprocal_rank(ranked, (frozenset({example.passage_id or ""}),), 10))
-    build.progress("judge retriever", len(dev), len(dev), "questions")
+    build.progress(told, len(dev), len(dev), "questions")
     return values
 
 

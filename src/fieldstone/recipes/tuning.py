@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import QuestionsError
 from fieldstone.examples import SPLITS
-from fieldstone.in_use import keep_trust
+from fieldstone.in_use import keep_trust, reranking_model
 from fieldstone.recipes.candidates import kept_verdict, put_to_gate, settle, verdicts_of
 from fieldstone.recipes.dev import (
     answer_scores,
@@ -24,11 +24,12 @@ from fieldstone.recipes.dev import (
     told,
 )
 from fieldstone.recipes.instruct import asking, general_rows, instruct_mark, instructed
+from fieldstone.recipes.reranking import margins, teacher_of
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
-    from fieldstone.models import Encoder, Vectors
+    from fieldstone.models import Vectors
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
     from fieldstone.search.confidence import Weights
@@ -67,8 +68,10 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     """A candidate for the retriever, judged on the dev questions by the rank of their passage."""
     settings, train = build.settings, answerable(build.examples("train"))
     base = settings.models.encoder
+    margin = settings.retriever.loss == "margin"
+    teacher = (teacher_of(build), build.passages_mark) if margin else (settings.models.generator,)
     id_ = fingerprint(
-        "retriever", base, settings.retriever, settings.search, settings.models.generator, settings.seed,
+        "retriever", base, settings.retriever, settings.search, *teacher, settings.seed,
         settings.answer.reading if settings.retriever.loss == "lsr" else "", *(e.id for e in train),
         *_taught_by(build),
     )  # fmt: skip
@@ -114,6 +117,8 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
         settings.models.generator, settings.search, *_taught_by(build), *(e.id for e in train),
     )  # fmt: skip
     kept = build.workspace.cache / "teacher" / f"{mark}.jsonl"
+    if how.loss == "margin":
+        return margins(build, train, texts)
     if how.loss == "distill":
         from fieldstone.tune.teacher import rank, rank_by_attention
 
@@ -128,14 +133,14 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
         from fieldstone.answer import way_of_reading
         from fieldstone.tune.teacher import supervise
 
-        index = build.open_index(_base_encoder(build), likelihood=True)
+        index = build.open_index(build.base_encoder(), likelihood=True)
         reading = way_of_reading(build.generator, settings.answer)
         return supervise(index, train, settings, reading, kept, build.progress)
     if how.loss == "fused":
         from fieldstone.tune.contrast import beside_lexical
 
         taught = how.teacher > 0 and how.negatives > 0
-        index = build.open_index(_base_encoder(build), likelihood=taught)
+        index = build.open_index(build.base_encoder(), likelihood=taught)
         return beside_lexical(index, train, settings, texts, kept, build.progress)
     from fieldstone.tune.contrast import contrast
 
@@ -161,7 +166,7 @@ def _known_vectors(build: Build, data: Sequence[Contrast] | Sequence[Ranking]) -
 
     wanted = {text for item in data for text in passages_of(item)}
     texts = {id_: text for id_, text in build.library.passage_texts().items() if text in wanted}
-    batches = build.library.vectors(_base_encoder(build).fingerprint, list(texts))
+    batches = build.library.vectors(build.base_encoder().fingerprint, list(texts))
     return {texts[id_]: row for ids, rows in batches for id_, row in zip(ids, rows, strict=True)}
 
 
@@ -173,12 +178,14 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     settings = build.settings
     train, dev = told(build.examples("train") if taught is None else taught), told(build.examples("dev"))
     base = settings.models.generator
+    shown = (
+        [Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings.generator) else []
+    )
     id_ = fingerprint(
         "generator", base, settings.generator, settings.answer, settings.seed, *(e.id for e in train),
-        *([Path(build.in_use("retriever")).name, build.passages_mark] if _searched(settings.generator) else ()),
-        *instruct_mark(build),
+        *shown, *instruct_mark(build),
     )  # fmt: skip
-    judged = fingerprint(settings.search, Path(build.in_use("retriever")).name, *(e.id for e in dev))
+    judged = fingerprint(search_mark(build), Path(build.in_use("retriever")).name, *(e.id for e in dev))
     if kept := kept_verdict(build, "generator", id_, judged):
         return kept
     if base.startswith(("http://", "https://")):
@@ -232,7 +239,8 @@ def judge_generator(
     old_values = answer_scores(old, old_read, dict.fromkeys(weights, old.weights), asked)
     verdict = put_to_gate(build, "generator", id_, now, "answer score", new_values, old_values, asked)
     if verdict.accepted:
-        keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"])
+        reranker = reranking_model(build.searching())
+        keep_trust(build.workspace, build.in_use("retriever"), str(folder), weights["all"], reranker)
     return settle(build, verdict, id_, facts)
 
 
@@ -289,17 +297,16 @@ def report(build: Build) -> dict[str, Any]:
     verdicts = tuple(verdicts_of(build))
     models = [build.in_use("retriever"), build.in_use("generator")]
     inputs = fingerprint(
-        build.passages_mark, models, settings.search, settings.answer, *asked, *build.questions
+        build.passages_mark, models, search_mark(build), settings.answer, *asked, *build.questions
     )
     done = build.done("report", inputs)
     if done and Path(str(done["report"])).exists():
         return done
-    before = System(
-        build.open_index(_base_encoder(build), generator=build.generator),
-        build.generator,
-        settings,
+    index = build.open_index(
+        build.base_encoder(), generator=build.generator, reranker=reranking_model(settings)
     )
-    tuned = models != [settings.models.encoder, settings.models.generator]
+    before = System(index, build.generator, settings)
+    tuned = models != [settings.models.encoder, settings.models.generator] or build.searching() != settings
     after = build.system(build.load_generator(models[1]), trusted=True) if tuned else before
     systems = {"before": before, "after": after}
     sets: dict[str, QuestionSet] = {}
@@ -328,13 +335,10 @@ def report(build: Build) -> dict[str, Any]:
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
 
 
-def _base_encoder(build: Build) -> Encoder:
-    """The untuned encoder, with its vectors in the library."""
-    from fieldstone.search.embed import embed_beside
-
-    encoder = build.load_encoder(build.settings.models.encoder)
-    embed_beside(build.library, encoder, build.progress)
-    return encoder
+def search_mark(build: Build) -> str:
+    """Stands for the search in use, but for its encoder."""
+    settings = build.searching()
+    return fingerprint(settings.search, Path(reranking_model(settings)).name)
 
 
 def own_examples(build: Build) -> list[Example]:

@@ -97,7 +97,9 @@ def _rerank(
     else:
         if index.reranker is None:
             raise SettingsError("search.rerank = cross-encoder needs a reranker; set models.reranker")
-        heads = scores = rerank_by_cross_encoder(index.reranker, questions, heads, texts)
+        heads, scores = rerank_by_cross_encoder(
+            index.reranker, questions, heads, texts, settings.reranker_weight
+        )
     tails = [ranking[settings.rerank_depth :] for ranking in ranked]
     # a tail keeps its order; its scores, of another scale, are put below the head's lowest
     return [head + _below(head, tail) for head, tail in zip(heads, tails, strict=True)], scores

@@ -32,21 +32,36 @@ def rerank_by_likelihood(
     for found in candidates:
         likelihood = [(id_, next(means)) for id_, _ in found]
         likelihoods.append(likelihood)
-        first, second = dict(found), dict(_scaled(likelihood))
-        mixed = {id_: (1 - weight) * first[id_] + weight * second[id_] for id_ in first}
-        reranked.append(best(mixed, len(mixed)))
+        reranked.append(_mixed(found, likelihood, weight))
     return reranked, likelihoods
 
 
 def rerank_by_cross_encoder(
-    reranker: Reranker, questions: Sequence[str], candidates: Sequence[Found], texts: dict[str, str]
-) -> list[Found]:
-    """Candidates in the order of a cross-encoder's scores."""
-    reranked = []
+    reranker: Reranker,
+    questions: Sequence[str],
+    candidates: Sequence[Found],
+    texts: dict[str, str],
+    weight: float = 1.0,
+) -> tuple[list[Found], list[Found]]:
+    """Candidates reordered by a cross-encoder; and its scores.
+
+    With `weight` 1 its scores alone count, and stand as they are; below, they are mixed with the candidates'
+    own as in `rerank_by_likelihood`.
+    """
+    reranked, scores = [], []
     for question, found in zip(questions, candidates, strict=True):
-        scores = reranker.rerank(question, [texts[id_] for id_, _ in found])
-        reranked.append(best(dict(zip((id_ for id_, _ in found), scores, strict=True)), len(found)))
-    return reranked
+        given = reranker.rerank(question, [texts[id_] for id_, _ in found])
+        scored = [(id_, score) for (id_, _), score in zip(found, given, strict=True)]
+        scores.append(scored)
+        reranked.append(best(dict(scored), len(scored)) if weight == 1 else _mixed(found, scored, weight))
+    return reranked, scores
+
+
+def _mixed(found: Found, looked: Found, weight: float) -> Found:
+    """The candidates by their own scores and those of the closer look, `weight` on the latter."""
+    first, second = dict(found), dict(_scaled(looked))
+    mixed = {id_: (1 - weight) * first[id_] + weight * second[id_] for id_ in first}
+    return best(mixed, len(mixed))
 
 
 def _scaled(ranking: Found) -> Found:

@@ -1,4 +1,4 @@
-"""What the retriever is tuned on: questions with passages, hard negatives, what the lexical search knows."""
+"""What retriever and reranker are tuned on: questions with passages, hard negatives, lexical scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fieldstone.progress import Progress, silent
 from fieldstone.quotes import find_words
 from fieldstone.records import Example, Hit, fingerprint
 from fieldstone.search import Index, search
-from fieldstone.settings import Settings
+from fieldstone.settings import SearchSettings, Settings
 from fieldstone.tune.retriever import Contrast
 from fieldstone.tune.teacher import likelihoods
 
@@ -23,6 +23,37 @@ def contrast(example: Example, negatives: Sequence[str], texts: Mapping[str, str
     """The example with the texts of its passage and of these others. `texts`: passage id -> text."""
     own = str(example.passage_id)
     return Contrast(example.question, texts[own], tuple(texts[n] for n in negatives), own)
+
+
+def mined(
+    index: Index,
+    examples: Sequence[Example],
+    searches: Sequence[SearchSettings],
+    depth: int,
+    most: int,
+    texts: Mapping[str, str],
+    seed: int,
+    *,
+    judged: bool = False,
+    progress: Progress = silent,
+) -> list[Contrast]:
+    """Each example with `most` negatives at most, drawn from the `depth` best that any of the searches finds.
+
+    Passages that hold the answer are left out, but where the negatives are `judged` by a teacher afterwards.
+    """
+    plain = [settings.model_copy(update={"rerank": "none"}) for settings in searches]
+    made = []
+    for start in range(0, len(examples), BATCH):
+        progress("search", start, len(examples), "questions")
+        batch = examples[start : start + BATCH]
+        found = [search(index, [e.question for e in batch], settings, depth) for settings in plain]
+        for example, *rankings in zip(batch, *found, strict=True):
+            hits = {hit.passage.id: hit for ranking in rankings for hit in ranking}
+            about = replace(example, answer="") if judged else example
+            drawn = _negatives(about, list(hits.values()), texts, most, seed)
+            made.append(contrast(example, drawn, texts))
+    progress("search", len(examples), len(examples), "questions")
+    return made
 
 
 def beside_lexical(

@@ -9,6 +9,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     DistillKLDivLoss,
+    MarginMSELoss,
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.util import pairwise_cos_sim
@@ -31,6 +32,8 @@ def loss_of(model: Any, tuning: RetrieverTuning) -> Any:
             return pairwise_cos_sim(questions, passages) / tuning.student_temperature
 
         return DistillKLDivLoss(model, cosine, teacher_temperature=tuning.teacher_temperature)
+    if tuning.loss == "margin":
+        return MarginMSELoss(model, pairwise_cos_sim)
     return FusedLoss(model) if tuning.loss == "fused" else MultipleNegativesRankingLoss(model)
 
 

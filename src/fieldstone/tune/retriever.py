@@ -7,7 +7,9 @@ al. 2021, who put it into the margin of a hinge loss). `distill` (ART, Sachan et
 needs no labels has scored candidates, and the encoder learns its judgement, KL(softmax(scores /
 teacher_temperature) || softmax(cosine / student_temperature)) over the candidates of a question. `lsr`
 (REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024): the scores are the generator's, of the question's answer
-after each candidate.
+after each candidate. `margin` (GPL, Wang et al. 2022, equation 3; the loss of Hofstätter et al. 2020): a
+teacher has scored the passage and mined negatives, and the encoder learns by how much the one scores above
+the other, the mean of ((cos(q, p) - cos(q, n)) - (T(q, p) - T(q, n)))^2.
 
 With `towers = query` the passages' encoder stays as it is, and so do all passages' vectors: only the
 questions' side learns, all its weights, low-rank adapters in them, or a small map on its vectors.
@@ -21,7 +23,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,12 +47,12 @@ _FACTS = "tuned.json"
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """One question for the contrastive loss; `positive` and `negatives` are texts as the encoder sees them.
+    """One question and its passage; `positive` and `negatives` are texts as the encoder sees them.
 
     Two questions of one passage never stand in one batch, where each would have the other's passage, its
     own, as a negative. For the fused loss, `lexical` says what the lexical search adds to the cosine of a
     passage, by its text (what it did not find gets nothing), and `scores` what a teacher gives the positive
-    and each negative, if there is one.
+    and each negative, if there is one; the margin loss needs them.
     """
 
     question: str
@@ -146,7 +148,7 @@ def tune_retriever(
     inputs = fingerprint(weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows)
 
     work = into.with_name(f"{into.name}.tuning")
-    if done := _finished(into, inputs):
+    if done := finished(into, inputs):
         shutil.rmtree(work, ignore_errors=True)
         return done
     # float16 gradients would underflow
@@ -158,7 +160,7 @@ def tune_retriever(
     from fieldstone.tune.sentences import train  # only now: it loads torch
 
     with _room(into):
-        _prepare(work, inputs)
+        prepare(work, inputs)
         trained = train(
             folder,
             [row.prefixed(*prefixes) for row in rows],
@@ -178,7 +180,7 @@ def tune_retriever(
         )
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": where, "dtype": precision, "steps": len(trained.losses)}
-        return _publish(work, facts | dataclasses.asdict(trained), into)
+        return publish(work, facts | dataclasses.asdict(trained), into)
 
 
 def _tune_adapter(
@@ -199,7 +201,7 @@ def _tune_adapter(
     whose = (identity(encoder), encoder.fingerprint)
     inputs = fingerprint(*whose, json.dumps(settings), seed, dev_score is not None, *rows)
     work = into.with_name(f"{into.name}.tuning")
-    if done := _finished(into, inputs):
+    if done := finished(into, inputs):
         shutil.rmtree(work, ignore_errors=True)
         return done
     frozen = freeze(rows, encoder, known, progress)
@@ -207,7 +209,7 @@ def _tune_adapter(
     from fieldstone.tune.adapter import train_adapter  # only now: it loads torch
 
     with _room(into):
-        _prepare(work, inputs)
+        prepare(work, inputs)
         write_towers(work / "model", base, identity(encoder))
         trained = train_adapter(
             encoder, rows, plan, frozen, work / "model", tuning,
@@ -215,7 +217,7 @@ def _tune_adapter(
         )  # fmt: skip
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": "cpu", "dtype": "float32", "steps": len(trained.losses)}
-        return _publish(work, facts | dataclasses.asdict(trained), into)
+        return publish(work, facts | dataclasses.asdict(trained), into)
 
 
 @contextmanager
@@ -259,11 +261,14 @@ def _rows(data: Sequence[Contrast] | Sequence[Ranking], tuning: RetrieverTuning)
     if not rows:
         raise QuestionsError("there are no questions to tune the retriever on; write or gather some first")
     ranked = tuning.loss in ("distill", "lsr")
-    given = {"distill or lsr" if isinstance(item, Ranking) else "contrastive or fused" for item in data}
-    if given != {"distill or lsr" if ranked else "contrastive or fused"}:
+    kinds = ("contrastive, fused or margin", "distill or lsr")
+    given = {kinds[isinstance(item, Ranking)] for item in data}
+    if given != {kinds[ranked]}:
         raise SettingsError(
             f"retriever.loss = {tuning.loss}, but the questions are for {' and '.join(sorted(given))}"
         )
+    if tuning.loss == "margin":
+        return _margins(rows, tuning.margin)
     if not ranked and len({row.passage_id for row in rows}) == 1 and len(rows[0].texts) == 2:
         raise QuestionsError(
             f"all {len(rows)} questions stand on one passage, without negatives: there is nothing to tell it "
@@ -279,6 +284,10 @@ def _contrast(item: Contrast, tuning: RetrieverTuning) -> Row:
     others = zip(item.negatives, scores[1:], strict=True)
     negatives = [(text, score) for text, score in others if text != item.positive][: tuning.negatives]
     passages = (item.positive, *(text for text, _ in negatives))
+    if tuning.loss == "margin":
+        if not item.scores:
+            raise QuestionsError(f"{item.question!r} comes without a teacher's scores, which a margin needs")
+        return Row((item.question, *passages), (scores[0], *(score for _, score in negatives)), None)
     if tuning.loss == "contrastive":
         return Row((item.question, *passages), (), item.passage_id)
     share = tuning.teacher if item.scores else 0.0
@@ -286,6 +295,26 @@ def _contrast(item: Contrast, tuning: RetrieverTuning) -> Row:
     target = tuple(share * its + (1 - share) * (place == 0) for place, its in enumerate(taught))
     lexical = {_key(text): value for text, value in item.lexical.items()}
     return Row((item.question, *passages), target, item.passage_id, tuple(map(_key, passages)), lexical)
+
+
+def _margins(rows: Sequence[Row], wanted: float) -> list[Row]:
+    """The rows that have a negative, their scores scaled so that the margins' root mean square is `wanted`.
+
+    A teacher's margins are logits or nats, the student's differences of cosines, which lie within -2 and 2.
+    The scores are multiplied by one number for all rows and not moved, so that equal scores stay a margin of
+    0. (GPL's code scales by the largest margin, so one outlier decides; its `cos_sim` never normalises.)
+    """
+    rows = [row for row in rows if len(row.texts) > 2]
+    margins = [row.scores[0] - other for row in rows for other in row.scores[1:]]
+    if not margins:
+        raise QuestionsError("no question has a negative with a teacher's score; add documents")
+    if not all(map(math.isfinite, margins)):
+        raise QuestionsError("a teacher's score is not a finite number; leave that question out")
+    spread = math.sqrt(sum(margin * margin for margin in margins) / len(margins))
+    if not spread:
+        raise QuestionsError("the teacher scores every passage alike: there is nothing to learn from it")
+    factor = wanted / spread
+    return [replace(row, scores=tuple(factor * score for score in row.scores)) for row in rows]
 
 
 def _softmax(scores: Sequence[float], temperature: float) -> list[float]:
@@ -309,7 +338,7 @@ def _ranking(item: Ranking, most: int) -> Row:
     return Row((item.question, *item.passages[:most]), item.scores[:most], None)
 
 
-def _prepare(work: Path, inputs: str) -> None:
+def prepare(work: Path, inputs: str) -> None:
     """An empty `work` folder, but for one that a killed run with the same inputs has left."""
     note = work / "inputs.txt"
     if not (note.is_file() and note.read_text() == inputs):
@@ -318,7 +347,7 @@ def _prepare(work: Path, inputs: str) -> None:
         note.write_text(inputs)
 
 
-def _finished(folder: Path, inputs: str) -> Tuned | None:
+def finished(folder: Path, inputs: str) -> Tuned | None:
     """What an earlier run with the same inputs has made."""
     try:
         facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
@@ -338,13 +367,13 @@ def _finished(folder: Path, inputs: str) -> Tuned | None:
     )
 
 
-def _publish(work: Path, facts: dict[str, Any], into: Path) -> Tuned:
+def publish(work: Path, facts: dict[str, Any], into: Path) -> Tuned:
     """Let the finished folder appear at once, in the place of an older one, and clean up."""
     (work / "model" / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     if into.exists():
         into.rename(work / "replaced")
     (work / "model").rename(into)
     shutil.rmtree(work, ignore_errors=True)
-    tuned = _finished(into, facts["inputs"])
+    tuned = finished(into, facts["inputs"])
     assert tuned is not None  # it has just been written
     return tuned

@@ -41,7 +41,7 @@ from fieldstone.tune.low_rank import add_adapters, load_adapters, merged, save_a
 from fieldstone.tune.retriever import Trained
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
-_WEIGHT_DECAY = 0.01
+WEIGHT_DECAY = 0.01
 _SHORT = 512  # tokens
 _ACTIVATIONS = 4e9  # bytes; more passages than that hold are worked through in parts
 _BYTES = 200  # that a token leaves for the way back, a layer and unit of width (MiniLM in float32)
@@ -80,7 +80,7 @@ def train(
     ends = [sum(map(len, plan[: epoch + 1])) for epoch in range(len(plan))]
     steps = [step for epoch in plan for step in epoch]
 
-    with _silence():
+    with silence():
         with explained(str(folder), "encoder"):
             model = SentenceTransformer(
                 str(folder), device=device, local_files_only=True, model_kwargs=_how_computed(device, longest)
@@ -91,9 +91,8 @@ def train(
                 module.p = tuning.dropout
         if not any(isinstance(module, Normalize) for module in model):
             model.append(Normalize())  # our encoder always does it; so the folder says the same to others
-        texts_at_once = _texts_at_once(model[0].auto_model.config, longest)
-        # here a question's loss does not need the others
-        parts = _parts(steps, rows, texts_at_once) if _ranked(tuning) and not frozen else 1
+        texts_at_once = texts_that_fit(model[0].auto_model.config, longest)
+        parts = parts_of(steps, rows, texts_at_once) if _apart(tuning) and not frozen else 1
         if tuning.method == "lora":
             add_adapters(model, tuning)
         batches = [step[part::parts] for step in steps for part in range(parts)]
@@ -106,11 +105,11 @@ def train(
             learning_rate=tuning.lora_rate if tuning.method == "lora" else tuning.learning_rate,
             warmup_steps=min(math.ceil(tuning.warmup * len(steps)), len(steps) - 1),  # the first has rate 0
             lr_scheduler_type="linear",
-            weight_decay=_WEIGHT_DECAY,
+            weight_decay=WEIGHT_DECAY,
             seed=seed,
             use_cpu=device == "cpu",
             bf16=dtype == "bfloat16",
-            batch_sampler=_sampler(batches),
+            batch_sampler=planned(batches),
             dataloader_pin_memory=False,
             logging_steps=1,
             save_steps=len(steps),
@@ -135,7 +134,7 @@ def train(
             ),
             loss=_loss(model, tuning, rows, frozen, texts_at_once),
             evaluator=_DevScore(dev_score, work / "dev", towers, device, threads) if dev_score else None,
-            callbacks=[_Watch(set(ends), progress)],
+            callbacks=[Watch(set(ends), progress)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -159,11 +158,13 @@ def _how_computed(device: str, longest: int) -> dict[str, Any]:
     return {"dtype": torch.float32} | plain
 
 
-def _texts_at_once(config: Any, longest: int) -> int:
-    return max(1, int(_ACTIVATIONS / (_BYTES * config.num_hidden_layers * config.hidden_size * longest)))
+def texts_that_fit(config: Any, longest: int, room: float | None = None) -> int:
+    """How many texts of so many tokens can be read at once, with what they leave for the way back."""
+    room = room or _ACTIVATIONS
+    return max(1, int(room / (_BYTES * config.num_hidden_layers * config.hidden_size * longest)))
 
 
-def _parts(steps: list[list[int]], rows: Sequence[Row], texts_at_once: int) -> int:
+def parts_of(steps: list[list[int]], rows: Sequence[Row], texts_at_once: int) -> int:
     """Into how many parts a step is cut so that it fits into memory; their gradients add up to the same."""
     most = max(sum(len(rows[index].texts) - 1 for index in step) for step in steps)
     return min(math.ceil(most / texts_at_once), min(map(len, steps)))
@@ -182,7 +183,7 @@ def _loss(
     widest = max(len(row.texts) for row in rows) - 1
     # under Matryoshka labels as wide as the vectors would be cut off too, but not those of a cached loss
     whole = tuning.batch * widest <= texts_at_once and not tuning.matryoshka
-    if whole or _ranked(tuning):
+    if whole or _apart(tuning):
         loss = loss_of(model, tuning)
     elif tuning.loss == "fused":
         loss = CachedFusedLoss(model, mini_batch_size=texts_at_once)
@@ -191,8 +192,9 @@ def _loss(
     return _nested(model, loss, tuning, widest) if tuning.matryoshka else loss
 
 
-def _ranked(tuning: RetrieverTuning) -> bool:
-    return tuning.loss in ("distill", "lsr")
+def _apart(tuning: RetrieverTuning) -> bool:
+    """Whether no question is compared with the passages of others."""
+    return tuning.loss in ("distill", "lsr", "margin")
 
 
 def _nested(model: Any, loss: Any, tuning: RetrieverTuning, widest: int) -> Any:
@@ -204,7 +206,7 @@ def _nested(model: Any, loss: Any, tuning: RetrieverTuning, widest: int) -> Any:
             f"retriever.matryoshka = {list(tuning.matryoshka)}, but the encoder has {full} dimensions; "
             "name smaller numbers"
         )
-    if _ranked(tuning) and widest == full:
+    if _apart(tuning) and widest == full:
         raise SettingsError(
             f"retriever.candidates = {widest} is also the number of dimensions, which retriever.matryoshka "
             f"mistakes for vectors; set retriever.candidates = {widest - 1}"
@@ -239,7 +241,9 @@ def _columns(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, 
     return columns
 
 
-def _sampler(batches: list[list[int]]) -> Callable[..., Any]:
+def planned(batches: list[list[int]]) -> Callable[..., Any]:
+    """The batches of the plan as a sampler of sentence-transformers."""
+
     class Planned(DefaultBatchSampler):  # type: ignore[misc]
         def __iter__(self) -> Iterator[list[int]]:
             return iter(batches)
@@ -283,29 +287,33 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(checkpoint_path)
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the progress and the seconds, and asks for checkpoints and dev scores at the right steps."""
 
-    def __init__(self, ends: set[int], progress: Progress) -> None:
-        self._ends, self._progress = ends, progress
+    def __init__(self, ends: set[int], progress: Progress, step: str = "tune retriever") -> None:
+        self._ends, self._progress, self._step = ends, progress, step
         self._began = self._saved = time.monotonic()
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """The clock starts, or goes on where it was."""
         self._began = self._saved = time.monotonic()
         if state.log_history:  # the seconds of the run that was killed
             self._began -= state.log_history[-1]["seconds"]
-        self._progress("tune retriever", state.global_step, state.max_steps, "steps")
+        self._progress(self._step, state.global_step, state.max_steps, "steps")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress("tune retriever", state.global_step, state.max_steps, "steps")
+        """Told; at the end of an epoch, and now and then, also kept."""
+        self._progress(self._step, state.global_step, state.max_steps, "steps")
         epoch_ends = state.global_step in self._ends
         control.should_evaluate |= epoch_ends and args.eval_strategy != "no"
         control.should_save |= epoch_ends or time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS
 
     def on_save(self, *_: Any, **__: Any) -> None:
+        """The next checkpoint can wait."""
         self._saved = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """The seconds so far stand beside each loss."""
         state.log_history[-1]["seconds"] = round(time.monotonic() - self._began, 3)
 
 
@@ -333,7 +341,7 @@ class _DevScore(BaseEvaluator):  # type: ignore[misc]
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keeps the libraries' bars and hints off the terminal."""
     logger = logging.getLogger("sentence_transformers")
     level = logger.level

@@ -1,11 +1,12 @@
-"""The teachers of the retriever.
+"""The teachers of the retriever: what scores passages for it, kept batch by batch.
 
 `rank` is the whole search, with the generator's likelihood of the question (ART). It needs no labels, only
 questions: Sachan et al. (2023), "Questions Are All You Need to Train a Dense Passage Retriever", with the
-fused ranking mixed in as in our search. `supervise` is the generator's likelihood of the *answer* after each
-passage that was found (LSR: REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024). `rank_by_attention` is the
-attention of a reader that was tuned as Fusion-in-Decoder: Izacard and Grave (2021b), "Distilling Knowledge
-from Reader to Retriever for Question Answering".
+fused ranking mixed in as in our search. `likelihoods` is that likelihood alone, `pseudo_labels` a
+cross-encoder (GPL). `supervise` is the generator's likelihood of the *answer* after each passage that was
+found (LSR: REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024). `rank_by_attention` is the attention of a
+reader that was tuned as Fusion-in-Decoder: Izacard and Grave (2021b), "Distilling Knowledge from Reader to
+Retriever for Question Answering".
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 from fieldstone.errors import ModelError, SettingsError
 from fieldstone.examples import whole_lines
-from fieldstone.models import Generator, Prompt, Score
+from fieldstone.models import Generator, Prompt, Reranker, Score
 from fieldstone.progress import Progress, silent
 from fieldstone.prompts import (
     fid_prompt,
@@ -188,6 +189,20 @@ def answer_row(text: str, question: str, answer: str, reading: str) -> tuple[Pro
 
 def _figure(score: Score, which: str) -> float:
     return score.mean if which == "logprob" else math.exp(score.logprob)
+
+
+def pseudo_labels(
+    reranker: Reranker,
+    asked: Sequence[tuple[str, Sequence[str]]],
+    kept: Path,
+    progress: Progress = silent,
+) -> list[tuple[float, ...]]:
+    """For each question a cross-encoder's score of each of its passages' texts (GPL, Wang et al. 2022)."""
+
+    def scored(batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        return [reranker.rerank(question, texts) for question, texts in batch]
+
+    return [tuple(scores) for scores in by_batches(asked, scored, kept, progress)]
 
 
 def by_batches(
