@@ -112,6 +112,8 @@ def test_all_mistakes_are_named_at_once():
         (
             ["generator.method=qlora", "models.device=cpu"],
             ["generator.method = qlora", "models.device = cpu"],
+        ),
+        (
             ["retriever.loss=margin", "retriever.negatives=0"],
             ["retriever.loss = margin", "retriever.negatives = 0"],
         ),
