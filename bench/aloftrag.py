@@ -33,7 +33,7 @@ from fieldstone.records import Example, fingerprint
 from fieldstone.search import search
 from fieldstone.search.embed import embed_beside
 from fieldstone.tune.generator import tune_generator
-from fieldstone.tune.reading import lessons
+from fieldstone.tune.generator.lessons import lessons
 from fieldstone.workspace import open_workspace
 from machine import begin
 

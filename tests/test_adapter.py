@@ -14,8 +14,8 @@ from fieldstone.errors import ModelError
 from fieldstone.models import load_encoder
 from fieldstone.models.towers import ADAPTER, read_adapter
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import plan_steps
 from fieldstone.tune.retriever import Tuned, _rows, tune_retriever
+from fieldstone.tune.retriever.batches import plan_steps
 from test_tune_retriever import CONTRASTS, LEXICAL, RANKINGS, words
 
 HOW = RetrieverTuning(

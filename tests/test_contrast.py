@@ -14,7 +14,7 @@ from fieldstone.quotes import find_words
 from fieldstone.records import Example
 from fieldstone.search import search
 from fieldstone.settings import SearchSettings, resolve_settings
-from fieldstone.tune.contrast import beside_lexical, mined
+from fieldstone.tune.retriever.contrast import beside_lexical, mined
 from ports import Clerk, handbooks, index_of, library_of
 
 

@@ -25,7 +25,7 @@ from small_library import write_folder
 torch = pytest.importorskip("torch")
 
 from fieldstone.tune.generator import Row  # noqa: E402
-from fieldstone.tune.instruct import (  # noqa: E402
+from fieldstone.tune.generator.instruct import (  # noqa: E402
     Comprehension,
     Task,
     comprehension_tasks,

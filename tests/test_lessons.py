@@ -19,7 +19,7 @@ from fieldstone.prompts import (
 from fieldstone.records import Example, with_context
 from fieldstone.search import search
 from fieldstone.settings import GeneratorTuning, resolve_settings
-from fieldstone.tune.reading import NEAR, SPARE, lessons, look_up
+from fieldstone.tune.generator.lessons import NEAR, SPARE, lessons, look_up
 from ports import Clerk, handbooks, index_of, library_of
 
 TEXTS = {f"p{i}": f"Port {i}\nThe crane lifts {i} tonnes." for i in range(12)}

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Row, labels_of, plan_steps
-from fieldstone.tune.losses import FrozenPassages, divergence, loss_of
+from fieldstone.tune.retriever.batches import Row, labels_of, plan_steps
+from fieldstone.tune.retriever.losses import FrozenPassages, divergence, loss_of
 
 LSR = RetrieverTuning(loss="lsr", towers="query")
 

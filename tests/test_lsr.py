@@ -24,7 +24,7 @@ from fieldstone.search.lexical import LexicalIndex
 from fieldstone.search.stores import open_store
 from fieldstone.settings import resolve_settings
 from fieldstone.tune.retriever import Ranking, Tuned, tune_retriever
-from fieldstone.tune.teacher import supervise
+from fieldstone.tune.retriever.teacher import supervise
 from small_library import put
 
 pytestmark = pytest.mark.slow

@@ -17,13 +17,13 @@ from fieldstone.models.causal import CausalGenerator
 from fieldstone.prompts import REFUSAL, one_by_one_prompt, parse_one_by_one, together_prompt, together_reply
 from fieldstone.settings import GeneratorTuning, PreferenceTuning
 from fieldstone.tune.generator import Row
-from fieldstone.tune.preference import Pair, kinds, pairs_of, preference_pairs, write_pairs
+from fieldstone.tune.generator.preference import Pair, kinds, pairs_of, preference_pairs, write_pairs
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from fieldstone.tune.adapters import Setting, Tuned, parts  # noqa: E402
-from fieldstone.tune.dpo import dpo_trainer, token_rows, tune_by_preference  # noqa: E402
+from fieldstone.tune.generator.dpo import dpo_trainer, token_rows, tune_by_preference  # noqa: E402
+from fieldstone.tune.generator.with_trl import Setting, Tuned, parts  # noqa: E402
 
 TUNING = PreferenceTuning(batch=4, epochs=2, learning_rate=5e-3, warmup=0.0, beta=0.3)
 ADAPTERS = GeneratorTuning(rank=4, alpha=8, dropout=0.1)
@@ -189,7 +189,7 @@ def test_the_loss_is_equation_7(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from fieldstone.models.huggingface import read_model, read_tokenizer
-    from fieldstone.tune.weights import merge
+    from fieldstone.tune.generator.weights import merge
 
     options = Options(device="cpu", threads=1, dtype="float32")
     model = read_model(str(base), base, AutoModelForCausalLM, options).model
@@ -249,7 +249,7 @@ def test_read_in_parts_it_learns_the_same(
 ) -> None:
     even = PAIRS[:8]
     whole = run(base, tmp_path / "whole", even)
-    monkeypatch.setattr("fieldstone.tune.generator._ACTIVATIONS", 1e5)
+    monkeypatch.setattr("fieldstone.tune.generator.weights._ACTIVATIONS", 1e5)
     parted = run(base, tmp_path / "parted", even)
     assert [entry["loss"] for entry in parted.log] == pytest.approx(
         [entry["loss"] for entry in whole.log], rel=1e-3
@@ -275,7 +275,7 @@ def stopping_at(step: int) -> Any:
 def test_a_stopped_run_ends_like_one_that_was_not(
     base: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldstone.tune.adapters._SAVED_EVERY", 0.0)
+    monkeypatch.setattr("fieldstone.tune.generator.with_trl._SAVED_EVERY", 0.0)
     whole = run(base, tmp_path / "whole")
     with pytest.raises(Stopped):
         run(base, tmp_path / "parts", progress=stopping_at(stop))
@@ -299,7 +299,7 @@ def test_a_run_that_is_killed_before_it_is_merged(
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("fieldstone.tune.adapters.merge", killed)
+        patch.setattr("fieldstone.tune.generator.with_trl.merge", killed)
         with pytest.raises(Stopped):
             run(base, tmp_path / "parts")
     ended = run(base, tmp_path / "parts")
@@ -359,7 +359,7 @@ def test_without_trl_it_says_what_to_install(
 ) -> None:
     from fieldstone.errors import MissingExtra
 
-    monkeypatch.setattr("fieldstone.tune.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("fieldstone.tune.generator.with_trl.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'fieldstone\[prefer\]'"):
         run(base, tmp_path / "new")
 

@@ -13,8 +13,8 @@ import pytest
 from fieldstone.errors import SettingsError
 from fieldstone.models import Encoder, load_encoder
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import plan_steps
 from fieldstone.tune.retriever import _rows
+from fieldstone.tune.retriever.batches import plan_steps
 from test_tune_retriever import (
     CONTRASTIVE,
     CONTRASTS,
@@ -83,7 +83,7 @@ def test_the_questions_learn_and_the_passages_stay(
 def test_the_first_loss_of_lsr_is_that_of_the_formula(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, towers: str, direction: str, memory: float
 ) -> None:
-    from fieldstone.tune import sentences
+    from fieldstone.tune.retriever import sentences
 
     monkeypatch.setattr(sentences, "_ACTIVATIONS", memory)
     tuning = LSR.model_copy(update={"towers": towers, "divergence": direction, "epochs": 1})
@@ -121,7 +121,7 @@ def test_frozen_passages_give_the_losses_of_passages_encoded_anew(
 def test_stopped_it_ends_as_if_it_had_not_been(
     sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any, tuning: Any, stop: int
 ) -> None:
-    from fieldstone.tune import sentences as training
+    from fieldstone.tune.retriever import sentences as training
 
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 
@@ -159,8 +159,8 @@ def test_matryoshka_sums_the_loss_over_the_dimensions(
     """Each alone is the same loss of vectors cut short and brought to unit length again."""
     import torch
 
-    from fieldstone.tune.batches import labels_of
-    from fieldstone.tune.losses import loss_of
+    from fieldstone.tune.retriever.batches import labels_of
+    from fieldstone.tune.retriever.losses import loss_of
 
     nested = tuning.model_copy(update={"matryoshka": (8,), "batch": 8 if data is EIGHT else 4})
     tuned = tune(plain, data, tmp_path / "t", nested, seed=3, dtype="float32")

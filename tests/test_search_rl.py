@@ -21,8 +21,7 @@ from fieldstone.settings import GeneratorTuning, SearchTuning
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from fieldstone.tune.adapters import Setting, Tuned  # noqa: E402
-from fieldstone.tune.search_rl import (  # noqa: E402
+from fieldstone.tune.generator.search_rl import (  # noqa: E402
     Task,
     Try,
     _result,
@@ -32,6 +31,7 @@ from fieldstone.tune.search_rl import (  # noqa: E402
     roll_out,
     tune_to_search,
 )
+from fieldstone.tune.generator.with_trl import Setting, Tuned  # noqa: E402
 
 TUNING = SearchTuning(
     group=4, batch=2, searches=1, passages=1, max_tokens=24, result_tokens=64, learning_rate=5e-3, warmup=0.0
@@ -206,7 +206,7 @@ def logprobs(model: Any, prompt: list[int], ids: list[int]) -> Any:
 def test_the_loss_is_the_formula_over_the_models_own_tokens(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from fieldstone.tune.weights import merge
+    from fieldstone.tune.generator.weights import merge
 
     model, tokenizer = parts_of(base)
     tuning = TUNING.model_copy(update={"kl": 0.05, "clip": 0.1, "updates": 2})
@@ -308,7 +308,7 @@ class Stopped(Exception):
 def test_a_stopped_run_ends_like_one_that_was_not(
     base: Path, tmp_path: Path, updates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldstone.tune.adapters._SAVED_EVERY", 0.0)
+    monkeypatch.setattr("fieldstone.tune.generator.with_trl._SAVED_EVERY", 0.0)
     tuning = TUNING.model_copy(update={"epochs": 4 // updates, "updates": updates, "kl": 0.1})
     whole = run(base, tmp_path / "whole", tuning=tuning)
 

@@ -15,7 +15,8 @@ from fieldstone.prompts import fid_prompt, one_by_one_prompt, parse_together
 from fieldstone.records import Example, with_context
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings, resolve_settings
-from fieldstone.tune.teacher import BATCH, answer_row, pseudo_labels, rank, rank_by_attention, supervise
+from fieldstone.tune.kept import BATCH
+from fieldstone.tune.retriever.teacher import answer_row, pseudo_labels, rank, rank_by_attention, supervise
 from ports import Clerk, handbooks, index_of, library_of
 
 QUESTIONS = [

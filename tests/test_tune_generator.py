@@ -20,9 +20,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from fieldstone.tune import generator as tune  # noqa: E402
-from fieldstone.tune import weights as weights_of  # noqa: E402
 from fieldstone.tune.generator import Row, Tuned, tune_generator  # noqa: E402
-from fieldstone.tune.reading import lessons  # noqa: E402
+from fieldstone.tune.generator import weights as weights_of  # noqa: E402
+from fieldstone.tune.generator.lessons import lessons  # noqa: E402
 
 TUNING = GeneratorTuning(rank=4, alpha=8, epochs=2, batch=4, learning_rate=5e-3, checks=2)
 ROWS = [
@@ -200,7 +200,7 @@ def test_packed_rows_learn_as_those_side_by_side(
 ) -> None:
     rows = [row for row in ROWS if make == "llama" or not row.prompt.chat]
     folder = getattr(tiny_models, make)(tmp_path / make)
-    monkeypatch.setattr("fieldstone.tune.learn.PACKED", 60)  # several sequences a step
+    monkeypatch.setattr("fieldstone.tune.generator.learn.PACKED", 60)  # several sequences a step
     plain = TUNING.model_copy(update={"method": method, "learning_rate": 1e-3, "batch": 9, "checks": 1})
     packed = run(folder, tmp_path / "p", rows, tuning=plain.model_copy(update={"packing": True}))
     apart = run(folder, tmp_path / "a", rows, tuning=plain)
@@ -210,7 +210,7 @@ def test_packed_rows_learn_as_those_side_by_side(
 
 
 def test_packed_sequences_hold_every_row_once_and_no_more_than_fits() -> None:
-    from fieldstone.tune.learn import packed, packs
+    from fieldstone.tune.generator.learn import packed, packs
 
     lengths = [n * 37 % 90 + 1 for n in range(50)]
     found = list(packs([*lengths, 300], 100))
@@ -462,23 +462,23 @@ def test_a_model_with_sliding_windows(tmp_path: Path, exact: None) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [tune._rate(step, 20, 0.1) for step in range(1, 21)]
+    rates = [tune.rate(step, 20, 0.1) for step in range(1, 21)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.01
-    assert tune._rate(1, 1, 0.0) == 1.0
+    assert tune.rate(1, 1, 0.0) == 1.0
 
 
 def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
     lengths = [n * 37 % 500 + 1 for n in range(100)]
-    batches = tune._epoch(lengths, TUNING, 0, 0)
+    batches = tune.batches_of(lengths, TUNING, 0, 0)
     assert sorted(i for batch in batches for i in batch) == list(range(100))
     spread = [
         max(lengths[i] for i in batch) / (sum(lengths[i] for i in batch) / len(batch)) for batch in batches
     ]
     assert sorted(spread)[len(spread) // 2] < 1.25
-    assert batches != tune._epoch(lengths, TUNING, 0, 1)
-    assert batches == tune._epoch(lengths, TUNING, 0, 0)
+    assert batches != tune.batches_of(lengths, TUNING, 0, 1)
+    assert batches == tune.batches_of(lengths, TUNING, 0, 0)
 
 
 @pytest.mark.slow

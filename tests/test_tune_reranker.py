@@ -17,10 +17,10 @@ from fieldstone.errors import ModelError, QuestionsError
 from fieldstone.models import load_reranker
 from fieldstone.search import search
 from fieldstone.settings import RerankerTuning, SearchSettings
-from fieldstone.tune.batches import Row, plan_steps
-from fieldstone.tune.contrast import mined
 from fieldstone.tune.reranker import tune_reranker
 from fieldstone.tune.retriever import Contrast, Tuned
+from fieldstone.tune.retriever.batches import Row, plan_steps
+from fieldstone.tune.retriever.contrast import mined
 from small_library import squad_index
 
 WORDS = ["harbour", "master", "pilot", "vessel", "radio", "evening", "morning", "cats", "purr", "content"]
@@ -121,7 +121,7 @@ def log_sigmoid(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_the_first_losses_are_those_of_the_formulas(
     crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float
 ) -> None:
-    from fieldstone.tune import pairs
+    from fieldstone.tune.reranker import pairs
 
     monkeypatch.setattr(pairs, "_ACTIVATIONS", memory)
     base = load_reranker(str(crossed), device="cpu", threads=1, dtype="float32")
@@ -155,7 +155,7 @@ def test_the_head_is_drawn_by_the_seed(body: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    from fieldstone.tune import sentences
+    from fieldstone.tune.retriever import sentences
 
     monkeypatch.setattr(sentences, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     tuning = LISTWISE.model_copy(update={"dropout": 0.1})

@@ -21,8 +21,8 @@ from fieldstone.models import Encoder, load_encoder
 from fieldstone.models.embedded import minilm_folder
 from fieldstone.records import with_context
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Row, plan_steps
 from fieldstone.tune.retriever import Contrast, Ranking, Tuned, tune_retriever
+from fieldstone.tune.retriever.batches import Row, plan_steps
 
 WORDS = ["harbour", "master", "pilot", "vessel", "radio", "evening", "morning", "cats", "purr", "content"]
 
@@ -153,7 +153,7 @@ def test_a_plain_encoder_keeps_its_length_and_pooling(plain: Path, tmp_path: Pat
 def test_the_first_losses_are_those_of_the_formulas(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float
 ) -> None:
-    from fieldstone.tune import sentences
+    from fieldstone.tune.retriever import sentences
 
     monkeypatch.setattr(sentences, "_ACTIVATIONS", memory)
     base = load_encoder(str(plain), dtype="float32")
@@ -219,7 +219,7 @@ def test_no_false_negative_reaches_the_loss(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Watched where the trainer's own dataloader hands the texts over."""
-    from fieldstone.tune import sentences
+    from fieldstone.tune.retriever import sentences
 
     batches: list[list[Row]] = []
     columns = sentences._columns
@@ -290,7 +290,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     tuning: RetrieverTuning,
     stop: int,
 ) -> None:
-    from fieldstone.tune import sentences as training
+    from fieldstone.tune.retriever import sentences as training
 
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 

@@ -22,9 +22,9 @@ from fieldstone.settings import GeneratorTuning, RetrieverTuning
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from fieldstone.tune import seq2seq as tune  # noqa: E402
 from fieldstone.tune.generator import Row, Tuned  # noqa: E402
-from fieldstone.tune.seq2seq import tune_seq2seq  # noqa: E402
+from fieldstone.tune.generator import seq2seq as tune  # noqa: E402
+from fieldstone.tune.generator.seq2seq import tune_seq2seq  # noqa: E402
 
 TUNING = GeneratorTuning(
     method="full", rank=4, alpha=8, epochs=2, batch=4, learning_rate=1e-3, checks=1, dropout=0.1
@@ -114,7 +114,7 @@ def mean_loss(folder: Path, rows: list[Row]) -> float:
 def test_the_loss_is_that_of_replies_and_ends_alone(
     base: Path, tmp_path: Path, exact: None, method: str, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fieldstone.tune.weights._ACTIVATIONS", room)
+    monkeypatch.setattr("fieldstone.tune.generator.weights._ACTIVATIONS", room)
     whole = changed(method=method, batch=len(ROWS), dropout=0.0, epochs=1, checks=1)
     tuned = run(base, tmp_path / "new", tuning=whole)
     assert tuned.losses == (pytest.approx(mean_loss(base, ROWS), rel=1e-5),)

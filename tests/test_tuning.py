@@ -23,7 +23,7 @@ from fieldstone.progress import silent
 from fieldstone.recipes import load_recipe, run, run_steps
 from fieldstone.records import with_context
 from fieldstone.settings import resolve_settings
-from fieldstone.tune.reading import lessons
+from fieldstone.tune.generator.lessons import lessons
 from fieldstone.workspace import Workspace, create_workspace
 from ports import handbooks, own_questions
 from small_library import write_folder

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fieldstone.models import Generator
     from fieldstone.recipes.build import Build
     from fieldstone.tune.generator import Row
-    from fieldstone.tune.instruct import Task
+    from fieldstone.tune.generator.instruct import Task
 
 JUDGED = 96
 """Held-out rows that decide, at most: each is written by two models."""
@@ -59,7 +59,7 @@ def instruct(build: Build) -> dict[str, Any]:
 
     from fieldstone.recipes.dev import lesson_score
     from fieldstone.tune.generator import tune_generator as tune
-    from fieldstone.tune.instruct import draw
+    from fieldstone.tune.generator.instruct import draw
 
     learnt, held, problems = general_tasks(build)
     rows = draw(learnt, how.rows, settings.seed)
@@ -127,7 +127,7 @@ def instruct_mark(build: Build) -> list[object]:
 
 def general_rows(build: Build, own: int) -> list[Row]:
     """Rows of the general data to learn beside `own` of the documents, as `instruct.share` has it."""
-    from fieldstone.tune.instruct import draw
+    from fieldstone.tune.generator.instruct import draw
 
     share = build.settings.instruct.share
     most = round(own * share / (1 - share)) if _said(build) else 0
@@ -139,7 +139,7 @@ def general_tasks(build: Build) -> tuple[list[Task], list[Task], list[str]]:
 
     Raises QuestionsError where a file cannot be read, or questions with their texts are damaged.
     """
-    from fieldstone.tune.instruct import hold_out, read_instructions
+    from fieldstone.tune.generator.instruct import hold_out, read_instructions
 
     tasks: list[Task] = []
     problems: list[str] = []
@@ -161,7 +161,7 @@ def general_tasks(build: Build) -> tuple[list[Task], list[Task], list[str]]:
 def _comprehension(path: Path) -> list[Task]:
     """The tasks of a file of questions with texts beside them; those without an answer are left out."""
     from fieldstone.evaluate.questions import read_questions
-    from fieldstone.tune.instruct import Comprehension, comprehension_tasks
+    from fieldstone.tune.generator.instruct import Comprehension, comprehension_tasks
 
     def text(source: str, evidence: str) -> str:  # as a passage is read, under its title
         return with_context(evidence, Path(source).stem.replace("_", " "), ())

@@ -34,9 +34,9 @@ def prefer(build: Build) -> dict[str, Any]:
         return {"skipped": f"{start} is a model server, whose weights cannot be tuned from here"}
 
     from fieldstone.evaluate.measures import token_f1
-    from fieldstone.tune.adapters import need_trl
-    from fieldstone.tune.dpo import tune_by_preference
-    from fieldstone.tune.preference import kinds, preference_pairs, sample_key, write_pairs
+    from fieldstone.tune.generator.dpo import tune_by_preference
+    from fieldstone.tune.generator.preference import kinds, preference_pairs, sample_key, write_pairs
+    from fieldstone.tune.generator.with_trl import need_trl
 
     need_trl()  # before anything is drawn
     lessons = settings.generator.model_copy(update={"refusals": how.refusals})
@@ -90,7 +90,7 @@ def learn_to_search(build: Build) -> dict[str, Any]:
 
     from fieldstone.evaluate.measures import exact_match, token_f1
     from fieldstone.search import search
-    from fieldstone.tune.search_rl import Task, tune_to_search
+    from fieldstone.tune.generator.search_rl import Task, tune_to_search
 
     index, plain = build.open_index(), settings.search.model_copy(update={"rerank": "none"})
     texts = build.library.passage_texts()

@@ -80,7 +80,7 @@ def _values(
 
 def _hard(build: Build, train: Sequence[Example], texts: Mapping[str, str]) -> list[Contrast]:
     """Each question with negatives from what the search gives the reranker, with the untuned encoder."""
-    from fieldstone.tune.contrast import mined
+    from fieldstone.tune.retriever.contrast import mined
 
     how, search = build.settings.reranker, build.settings.search
     return mined(
@@ -108,8 +108,8 @@ def margins(build: Build, train: Sequence[Example], texts: Mapping[str, str]) ->
     """
     from dataclasses import replace
 
-    from fieldstone.tune.contrast import mined
-    from fieldstone.tune.teacher import likelihoods, pseudo_labels
+    from fieldstone.tune.retriever.contrast import mined
+    from fieldstone.tune.retriever.teacher import likelihoods, pseudo_labels
 
     settings = build.settings
     how, teacher = settings.retriever, teacher_of(build)

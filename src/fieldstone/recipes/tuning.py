@@ -120,7 +120,7 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     if how.loss == "margin":
         return margins(build, train, texts)
     if how.loss == "distill":
-        from fieldstone.tune.teacher import rank, rank_by_attention
+        from fieldstone.tune.retriever.teacher import rank, rank_by_attention
 
         questions = [e.question for e in train]
         if how.teacher_kind == "cross-attention":
@@ -131,18 +131,18 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
         return rank(index, questions, settings.search, how.candidates, kept, build.progress)
     if how.loss == "lsr":
         from fieldstone.answer import way_of_reading
-        from fieldstone.tune.teacher import supervise
+        from fieldstone.tune.retriever.teacher import supervise
 
         index = build.open_index(build.base_encoder(), likelihood=True)
         reading = way_of_reading(build.generator, settings.answer)
         return supervise(index, train, settings, reading, kept, build.progress)
     if how.loss == "fused":
-        from fieldstone.tune.contrast import beside_lexical
+        from fieldstone.tune.retriever.contrast import beside_lexical
 
         taught = how.teacher > 0 and how.negatives > 0
         index = build.open_index(build.base_encoder(), likelihood=taught)
         return beside_lexical(index, train, settings, texts, kept, build.progress)
-    from fieldstone.tune.contrast import contrast
+    from fieldstone.tune.retriever.contrast import contrast
 
     return [contrast(e, [n for n in e.negatives if n in texts], texts) for e in train]
 
@@ -194,7 +194,7 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     from fieldstone.models.huggingface import is_encoder_decoder
 
     if is_encoder_decoder(base):
-        from fieldstone.tune.seq2seq import tune_seq2seq as tune
+        from fieldstone.tune.generator.seq2seq import tune_seq2seq as tune
     else:
         from fieldstone.tune.generator import tune_generator as tune
 
@@ -252,7 +252,7 @@ def generator_rows(
     `tuning` stands in for that of the settings.
     """
     from fieldstone.answer import way_of_reading
-    from fieldstone.tune.reading import check_lessons, lessons, look_up
+    from fieldstone.tune.generator.lessons import check_lessons, lessons, look_up
 
     settings, how = build.settings, tuning or build.settings.generator
     reading = way_of_reading(build.generator, settings.answer)

@@ -1,6 +1,6 @@
 """The model searches by itself: it writes a query, is given what is found, goes on, and answers.
 
-The protocol is that of Search-R1 (Jin et al. 2025); `tune.search_rl` tunes a model for it.
+The protocol is that of Search-R1 (Jin et al. 2025); `tune.generator.search_rl` tunes a model for it.
 """
 
 from __future__ import annotations

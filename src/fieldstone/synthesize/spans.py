@@ -1,7 +1,7 @@
 """Questions the way of SimRAG (Xu et al. 2024, section 3.2): first the answers, then a question for each.
 
 The model names what could be asked for in a passage, then writes a question for each answer, conditioned on
-the passage and the answer. The prompts are those that the first stage (`tune.instruct`) teaches.
+the passage and the answer. The prompts are those that the first stage (`tune.generator.instruct`) teaches.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tuning: candidates for encoder and generator, each trained in one readable file."""
+"""Tuning: candidates for retriever, reranker and generator, a package each."""

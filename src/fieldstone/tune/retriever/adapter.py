@@ -20,10 +20,10 @@ from fieldstone.models.dual import DualEncoder
 from fieldstone.models.towers import ADAPTER, AdaptedEncoder, write_adapter
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Plan, Row, labels_of
-from fieldstone.tune.frozen import Frozen
-from fieldstone.tune.losses import FrozenPassages, loss_of
 from fieldstone.tune.retriever import Trained
+from fieldstone.tune.retriever.batches import Plan, Row, labels_of
+from fieldstone.tune.retriever.frozen import Frozen
+from fieldstone.tune.retriever.losses import FrozenPassages, loss_of
 
 
 class Adapter(torch.nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from fieldstone.models import Encoder, Vectors
 from fieldstone.progress import Progress
-from fieldstone.tune.batches import Row
+from fieldstone.tune.retriever.batches import Row
 
 BATCH = 256
 """Passages encoded at once."""

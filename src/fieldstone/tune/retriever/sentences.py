@@ -33,12 +33,12 @@ from fieldstone.models.huggingface import explained, quiet
 from fieldstone.models.towers import QUERY, write_towers
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Plan, Row, labels_of
 from fieldstone.tune.checkpoint import last_checkpoint, writing
-from fieldstone.tune.frozen import Frozen
-from fieldstone.tune.losses import CachedFusedLoss, FrozenPassages, loss_of
-from fieldstone.tune.low_rank import add_adapters, load_adapters, merged, save_adapters
 from fieldstone.tune.retriever import Trained
+from fieldstone.tune.retriever.batches import Plan, Row, labels_of
+from fieldstone.tune.retriever.frozen import Frozen
+from fieldstone.tune.retriever.losses import CachedFusedLoss, FrozenPassages, loss_of
+from fieldstone.tune.retriever.low_rank import add_adapters, load_adapters, merged, save_adapters
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 WEIGHT_DECAY = 0.01

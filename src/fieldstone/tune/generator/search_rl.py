@@ -37,7 +37,8 @@ from fieldstone.progress import Progress, silent
 from fieldstone.prompts import MOVES, found_passages, parse_move, parse_one_by_one, searching_prompt
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning, SearchTuning
-from fieldstone.tune.adapters import (
+from fieldstone.tune.generator.weights import low_rank, weights_folder
+from fieldstone.tune.generator.with_trl import (
     AtHome,
     Setting,
     Tuned,
@@ -48,7 +49,6 @@ from fieldstone.tune.adapters import (
     parts,
     tune_adapters,
 )
-from fieldstone.tune.weights import low_rank, weights_folder
 
 Find = Callable[[Sequence[str]], list[list[str]]]
 """The texts of the best passages of each query, best first."""

@@ -25,8 +25,8 @@ from fieldstone.models.huggingface import resolve
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import RerankerTuning
-from fieldstone.tune.batches import Row, plan_steps
 from fieldstone.tune.retriever import Contrast, Tuned, finished, prepare, publish
+from fieldstone.tune.retriever.batches import Row, plan_steps
 
 
 def tune_reranker(
@@ -64,7 +64,7 @@ def tune_reranker(
     # float16 gradients would underflow
     precision = "bfloat16" if pick_dtype(where, dtype) == "bfloat16" else "float32"
     plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)
-    from fieldstone.tune.pairs import train  # only now: it loads torch
+    from fieldstone.tune.reranker.pairs import train  # only now: it loads torch
 
     try:
         prepare(work, inputs)

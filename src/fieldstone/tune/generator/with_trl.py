@@ -30,7 +30,7 @@ from fieldstone.models.huggingface import quiet, read_model, read_tokenizer
 from fieldstone.progress import Progress
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.checkpoint import last_checkpoint, writing
-from fieldstone.tune.weights import merge, micro_batch, weights_folder
+from fieldstone.tune.generator.weights import merge, micro_batch, weights_folder
 
 _SAVED_EVERY = 60.0  # seconds between checkpoints
 

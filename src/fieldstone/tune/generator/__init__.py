@@ -1,8 +1,8 @@
 """Tune a causal generator on prompts and what should stand after them, into plain weights.
 
-Low-rank adapters, or all weights (`tune.weights`), learn the completions and what ends them; the prompts are
-read but not learnt (`tune.learn`). What every step does follows from the rows, the settings and the seed
-alone, so a run that was stopped goes on from its last checkpoint and ends as if it had not been.
+Low-rank adapters, or all weights (`weights`), learn the completions and what ends them; the prompts are read
+but not learnt (`learn`). What every step does follows from the rows, the settings and the seed alone, so a
+run that was stopped goes on from its last checkpoint and ends as if it had not been.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
-from fieldstone.tune.learn import Text, check_packing, learn
-from fieldstone.tune.weights import check_method, merge, micro_batch, prepared, recompute, weights_folder
+from fieldstone.tune.generator.learn import Text, check_packing, learn
+from fieldstone.tune.generator.weights import (
+    check_method,
+    merge,
+    micro_batch,
+    prepared,
+    recompute,
+    weights_folder,
+)
 
-_STEP = "tune generator"
-_SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
+STEP = "tune generator"
+SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
 _SAVING = 0.05  # share of the time that may go into them: all weights of a large model are many bytes
 
 
@@ -95,7 +102,7 @@ def tune_generator(
     folder = weights_folder(base)
     key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
-    if finished := _finished(into, key):
+    if finished := finished_before(into, key):
         shutil.rmtree(work, ignore_errors=True)
         return finished
     check_method(tuning.method, where)
@@ -106,7 +113,7 @@ def tune_generator(
     checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
     batches = [
         [],
-        *(batch for epoch in range(tuning.epochs) for batch in _epoch(lengths, tuning, seed, epoch)),
+        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
     ]
     dtype = "bfloat16" if pick_dtype(where) == "bfloat16" else "float32"  # float16 gradients would underflow
     with torch.random.fork_rng([where] if where.startswith("cuda") else []):
@@ -122,12 +129,12 @@ def tune_generator(
             recompute(model)
         optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
         history = resumed(work, key, learnt, optimizer)
-        before, saved, pause = history.seconds, began, _SAVED_EVERY
-        progress(_STEP, max(history.step, 0), steps, "steps")
+        before, saved, pause = history.seconds, began, SAVED_EVERY
+        progress(STEP, max(history.step, 0), steps, "steps")
         for step in range(history.step + 1, steps + 1):
             if step:
                 started = time.perf_counter()
-                optimizer.param_groups[0]["lr"] = tuning.learning_rate * _rate(step, steps, tuning.warmup)
+                optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
                 torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
                 batch = [texts[i] for i in batches[step]]
                 loss = learn(model, batch, budget, dtype, packing=tuning.packing)
@@ -150,9 +157,9 @@ def tune_generator(
                 with writing(into):
                     save_checkpoint(work, key, history, learnt, optimizer)
                 saved = time.perf_counter()
-                pause = max(_SAVED_EVERY, (saved - now) / _SAVING)
+                pause = max(SAVED_EVERY, (saved - now) / _SAVING)
             if step:
-                progress(_STEP, step, steps, "steps")
+                progress(STEP, step, steps, "steps")
     tuned = Tuned(
         folder=into,
         steps=steps,
@@ -168,7 +175,7 @@ def tune_generator(
         dtype=dtype,
     )
     with writing(into):
-        _finish(work, key, tuned)
+        publish(work, key, tuned)
     return tuned
 
 
@@ -190,7 +197,7 @@ def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
     return texts
 
 
-def _epoch(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:
+def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:
     """The rows in batches of like length, the batches in random order."""
     chance = random.Random(f"{seed} {epoch}")
     order = list(range(len(lengths)))
@@ -201,7 +208,7 @@ def _epoch(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: in
     return batches
 
 
-def _rate(step: int, steps: int, warmup: float) -> float:
+def rate(step: int, steps: int, warmup: float) -> float:
     """The learning rate's share at `step` (from 1): a linear rise, then a cosine down to almost nothing."""
     rising = math.ceil(warmup * steps)
     if step <= rising:
@@ -209,7 +216,7 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
 
 
-def _finished(into: Path, key: str) -> Tuned | None:
+def finished_before(into: Path, key: str) -> Tuned | None:
     """What an earlier call left, if it was this same run."""
     if not into.exists() or (into.is_dir() and not any(into.iterdir())):
         return None
@@ -225,7 +232,7 @@ def _finished(into: Path, key: str) -> Tuned | None:
         ) from error
 
 
-def _finish(work: Path, key: str, tuned: Tuned) -> None:
+def publish(work: Path, key: str, tuned: Tuned) -> None:
     """Puts the best merged folder into its place, with the facts; whatever was there goes."""
     best, into = work / f"step-{tuned.best_step}", tuned.folder
     facts = {"key": key, **asdict(tuned)}

@@ -39,8 +39,8 @@ from fieldstone.models.towers import identity, passage_model, write_towers
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import RetrieverTuning
-from fieldstone.tune.batches import Row, plan_steps
-from fieldstone.tune.frozen import freeze
+from fieldstone.tune.retriever.batches import Row, plan_steps
+from fieldstone.tune.retriever.frozen import freeze
 
 _FACTS = "tuned.json"
 
@@ -157,7 +157,7 @@ def tune_retriever(
     frozen = freeze(rows, encoder, known or {}, progress) if tuning.towers == "query" else None
     read = {text for row in rows for text in (row.texts[:1] if frozen else row.texts)}
     plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)
-    from fieldstone.tune.sentences import train  # only now: it loads torch
+    from fieldstone.tune.retriever.sentences import train  # only now: it loads torch
 
     with _room(into):
         prepare(work, inputs)
@@ -206,7 +206,7 @@ def _tune_adapter(
         return done
     frozen = freeze(rows, encoder, known, progress)
     plan = plan_steps(rows, tuning.batch, tuning.adapter_epochs, seed)
-    from fieldstone.tune.adapter import train_adapter  # only now: it loads torch
+    from fieldstone.tune.retriever.adapter import train_adapter  # only now: it loads torch
 
     with _room(into):
         prepare(work, inputs)

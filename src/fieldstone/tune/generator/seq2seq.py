@@ -37,16 +37,16 @@ from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
 from fieldstone.tune.generator import (
-    _SAVED_EVERY,
-    _STEP,
+    SAVED_EVERY,
+    STEP,
     Row,
     Tuned,
-    _epoch,
-    _finish,
-    _finished,
-    _rate,
+    batches_of,
+    finished_before,
+    publish,
+    rate,
 )
-from fieldstone.tune.weights import micro_batch, recompute, weights_folder
+from fieldstone.tune.generator.weights import micro_batch, recompute, weights_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def tune_seq2seq(
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
-    if finished := _finished(into, key):
+    if finished := finished_before(into, key):
         shutil.rmtree(work, ignore_errors=True)
         return finished
     generator = load_generator(base, device=device, threads=threads)
@@ -100,7 +100,7 @@ def tune_seq2seq(
     checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
     batches = [
         [],
-        *(batch for epoch in range(tuning.epochs) for batch in _epoch(lengths, tuning, seed, epoch)),
+        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
     ]
     where = pick_device(device).name
     half = pick_dtype(where) == "bfloat16"  # float16 would overflow in T5, and its gradients underflow
@@ -117,11 +117,11 @@ def tune_seq2seq(
         optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
         history = resumed(work, key, learnt, optimizer)
         before, saved = history.seconds, began
-        progress(_STEP, max(history.step, 0), steps, "steps")
+        progress(STEP, max(history.step, 0), steps, "steps")
         for step in range(history.step + 1, steps + 1):
             if step:
                 started = time.perf_counter()
-                optimizer.param_groups[0]["lr"] = tuning.learning_rate * _rate(step, steps, tuning.warmup)
+                optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
                 torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
                 loss = _learn(model, [lessons[i] for i in batches[step]], budget, pad, half)
                 torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
@@ -138,12 +138,12 @@ def tune_seq2seq(
                 score = dev_score(load_generator(name, device=device, threads=threads))
                 history.scores.append((step, float(score)))
             history.step, now = step, time.perf_counter()
-            if step in checks or now - saved > _SAVED_EVERY:
+            if step in checks or now - saved > SAVED_EVERY:
                 saved, history.seconds = now, before + now - began
                 with writing(into):
                     save_checkpoint(work, key, history, learnt, optimizer)
             if step:
-                progress(_STEP, step, steps, "steps")
+                progress(STEP, step, steps, "steps")
     tuned = Tuned(
         folder=into,
         steps=steps,
@@ -159,7 +159,7 @@ def tune_seq2seq(
         dtype="bfloat16" if half else "float32",
     )
     with writing(into):
-        _finish(work, key, tuned)
+        publish(work, key, tuned)
     return tuned
 
 

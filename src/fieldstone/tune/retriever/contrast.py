@@ -13,7 +13,7 @@ from fieldstone.records import Example, Hit, fingerprint
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings, Settings
 from fieldstone.tune.retriever import Contrast
-from fieldstone.tune.teacher import likelihoods
+from fieldstone.tune.retriever.teacher import likelihoods
 
 BATCH = 64
 """Questions searched at once."""

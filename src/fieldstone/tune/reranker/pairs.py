@@ -23,10 +23,10 @@ from fieldstone.models.devices import thread_count
 from fieldstone.models.huggingface import explained, quiet, read_config, read_tokenizer
 from fieldstone.progress import Progress
 from fieldstone.settings import RerankerTuning
-from fieldstone.tune.batches import Plan, Row
 from fieldstone.tune.checkpoint import last_checkpoint, writing
 from fieldstone.tune.retriever import Trained
-from fieldstone.tune.sentences import (
+from fieldstone.tune.retriever.batches import Plan, Row
+from fieldstone.tune.retriever.sentences import (
     WEIGHT_DECAY,
     Watch,
     parts_of,

@@ -21,7 +21,7 @@ from fieldstone.quotes import find_words
 from fieldstone.records import fingerprint
 from fieldstone.settings import PreferenceTuning
 from fieldstone.tune.generator import Row
-from fieldstone.tune.teacher import by_batches
+from fieldstone.tune.kept import by_batches
 
 Kind = Literal["wrong answer", "refusal", "invented answer"]
 Agree = Callable[[str, str], float]

@@ -11,16 +11,14 @@ Retriever for Question Answering".
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fieldstone.errors import ModelError, SettingsError
-from fieldstone.examples import whole_lines
 from fieldstone.models import Generator, Prompt, Reranker, Score
 from fieldstone.progress import Progress, silent
 from fieldstone.prompts import (
@@ -30,15 +28,13 @@ from fieldstone.prompts import (
     together_prompt,
     together_reply,
 )
-from fieldstone.records import Example, fingerprint
+from fieldstone.records import Example
 from fieldstone.search import Index, search
 from fieldstone.settings import SearchSettings, Settings
+from fieldstone.tune.kept import BATCH, by_batches
 from fieldstone.tune.retriever import Ranking
 
 T = TypeVar("T")
-
-BATCH = 32
-"""Questions ranked at once: what a kill can cost."""
 
 
 def rank(
@@ -203,22 +199,3 @@ def pseudo_labels(
         return [reranker.rerank(question, texts) for question, texts in batch]
 
     return [tuple(scores) for scores in by_batches(asked, scored, kept, progress)]
-
-
-def by_batches(
-    items: Sequence[T], work: Callable[[Sequence[T]], list[Any]], kept: Path, progress: Progress
-) -> Iterator[Any]:
-    """What `work` makes of each item; each batch is kept in the file, and found there again after a kill."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    known = {line["batch"]: line["found"] for line in whole_lines(kept)}
-    progress("teach", 0, len(items), "questions")
-    with kept.open("a", encoding="utf-8", newline="\n") as file:
-        for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
-            key = fingerprint(*batch)
-            if key not in known:
-                known[key] = work(batch)
-                file.write(json.dumps({"batch": key, "found": known[key]}) + "\n")
-                file.flush()
-            yield from known[key]
-            progress("teach", min(start + BATCH, len(items)), len(items), "questions")

@@ -24,7 +24,9 @@ from fieldstone.models.files import weights_fingerprint
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning, PreferenceTuning
-from fieldstone.tune.adapters import (
+from fieldstone.tune.generator.preference import Pair, kinds
+from fieldstone.tune.generator.weights import low_rank, weights_folder
+from fieldstone.tune.generator.with_trl import (
     AtHome,
     Setting,
     Tuned,
@@ -35,8 +37,6 @@ from fieldstone.tune.adapters import (
     parts,
     tune_adapters,
 )
-from fieldstone.tune.preference import Pair, kinds
-from fieldstone.tune.weights import low_rank, weights_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
