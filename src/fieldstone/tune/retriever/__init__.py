@@ -134,13 +134,13 @@ def tune_retriever(
     Raises ModelError for a base that cannot be tuned, QuestionsError for data that teach nothing,
     WorkspaceError for a folder that cannot be written.
     """
-    rows = _rows(data, tuning)
     if (beside := passage_model(base)) != base:
         raise ModelError(f"{base!r} is a tuned questions' side already; tune its base: {beside}")
     where = pick_device(device).name
     if tuning.method == "adapter":
+        rows = _rows(data, tuning)
         return _tune_adapter(base, rows, into, tuning, known or {}, dev_score, seed, where, threads, progress)
-    folder = _encoder_folder(base)
+    folder, rows = _encoder_folder(base), _rows(data, tuning)
     layout = read_layout(folder)
     prefixes = (layout.query_prefix, layout.passage_prefix)
     weights = weights_fingerprint(folder, layout.modes, prefixes, layout.lower, layout.max_tokens)
