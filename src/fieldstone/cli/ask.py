@@ -31,9 +31,10 @@ def ask(
         ),
     ] = None,
     reading: Annotated[
-        Literal["auto", "one-by-one", "together", "mixture", "fid"] | None,
+        Literal["auto", "one-by-one", "together", "mixture", "fid", "search"] | None,
         typer.Option(
-            help="Read the passages one by one, all in one prompt, as a mixture, or by Fusion-in-Decoder.",
+            help="Read the passages one by one, all in one prompt, as a mixture, by Fusion-in-Decoder, or "
+            "let the model search by itself.",
             show_default=False,
         ),
     ] = None,

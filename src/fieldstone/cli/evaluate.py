@@ -30,8 +30,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="What to compare, with commas between: dense, lexical, fused; +likelihood or "
-            "+cross-encoder to rerank; /one-by-one, /together, /mixture or /fid to answer. Without it: the "
-            "searches, then all that the settings say.",
+            "+cross-encoder to rerank; /one-by-one, /together, /mixture, /fid or /search to answer. "
+            "Without it: the searches, then all that the settings say.",
             show_default=False,
         ),
     ] = None,

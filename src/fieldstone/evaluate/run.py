@@ -36,7 +36,7 @@ RETRIEVAL = ("recall@1", "recall@5", "recall@10", "MRR@10", "nDCG@10")
 ANSWERS = ("EM", "F1", "citation-accuracy", "refusal-precision", "refusal-recall", "over-refusal")
 
 _NAME = re.compile(
-    r"(dense|lexical|fused)(?:\+(likelihood|cross-encoder))?(?:/(one-by-one|together|mixture|fid))?"
+    r"(dense|lexical|fused)(?:\+(likelihood|cross-encoder))?(?:/(one-by-one|together|mixture|fid|search))?"
 )
 
 
@@ -137,7 +137,7 @@ def _variant(settings: Settings, name: str) -> Settings:
     if match is None:
         raise SettingsError(
             f"there is no system {name!r}; write dense, lexical or fused, then +likelihood or +cross-encoder "
-            "to rerank, then /one-by-one, /together, /mixture or /fid to answer"
+            "to rerank, then /one-by-one, /together, /mixture, /fid or /search to answer"
         )
     mode, rerank, reading = match.groups()
     search_ = settings.search.model_copy(update={"mode": mode, "rerank": rerank or "none"})
