@@ -162,7 +162,8 @@ def _settings(workspace: Workspace, name: str, flags: Sequence[str]) -> Settings
     usual = choose_settings(None, stored)
     same = [f"models.encoder={usual.models.encoder}", f"models.generator={usual.models.generator}"]
     shares = [f"synthesize.dev={usual.synthesize.dev}", f"synthesize.test={usual.synthesize.test}"]
-    settings = choose_settings(name, {}, flags=[*same, *shares, *flags])
+    size = usual.size if usual.size in load_recipe(name).sizes else None
+    settings = choose_settings(name, {}, flags=[*same, *shares, *flags], size=size)
     return settings.model_copy(update={"read": usual.read, "split": usual.split})
 
 
