@@ -182,6 +182,10 @@ class RetrieverTuning(_Branch):
     divergence: Literal["student-teacher", "teacher-student"] = Field(
         "student-teacher", description="which side of the KL divergence stands first (lsr)"
     )
+    warm_up: Literal["none", "tsdae"] = Field(
+        "none", description="before it: damaged passages are written anew from their vector (TSDAE)"
+    )
+    warm_up_epochs: int = Field(1, ge=1)
     matryoshka: tuple[int, ...] = Field((), description="also learn to do with so many dimensions")
     lora_rank: int = Field(16, ge=1)
     lora_alpha: int = Field(32, ge=1)
@@ -201,6 +205,11 @@ class RetrieverTuning(_Branch):
             raise ValueError(
                 f"retriever.matryoshka = {list(self.matryoshka)} needs passages that learn too, but "
                 "retriever.towers = query; set retriever.towers = both"
+            )
+        if self.warm_up != "none" and self.towers == "query":
+            raise ValueError(
+                f"retriever.warm_up = {self.warm_up} moves the passages' vectors, but retriever.towers = "
+                "query keeps them; set retriever.warm_up = none"
             )
         if any(size < 1 for size in self.matryoshka):
             raise ValueError(

@@ -73,7 +73,7 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     id_ = fingerprint(
         "retriever", base, settings.retriever, settings.search, *teacher, settings.seed,
         settings.answer.reading if settings.retriever.loss == "lsr" else "", *(e.id for e in train),
-        *_taught_by(build),
+        *_taught_by(build), build.passages_mark if settings.retriever.warm_up != "none" else "",
     )  # fmt: skip
     if len(train) < 2:
         return {"skipped": f"{len(train)} training questions are too few"}
@@ -90,7 +90,8 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     folder = build.workspace.path / "models" / "retriever" / id_
     try:
         tuned = tune(
-            base, data, folder, settings.retriever, known=_known_vectors(build, data), seed=settings.seed,
+            base, data, folder, settings.retriever, known=_known_vectors(build, data),
+            passages=_warming(build), seed=settings.seed,
             device=models.device, threads=models.threads or None, progress=build.progress,
         )  # fmt: skip
     except QuestionsError as error:  # a handful of documents teach nothing, and can be asked all the same
@@ -145,6 +146,11 @@ def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
     from fieldstone.tune.retriever.contrast import contrast
 
     return [contrast(e, [n for n in e.negatives if n in texts], texts) for e in train]
+
+
+def _warming(build: Build) -> list[str]:
+    """The passages that the encoder warms up on: all of them, where it does."""
+    return list(build.library.passage_texts().values()) if build.settings.retriever.warm_up == "tsdae" else []
 
 
 def _reader(build: Build) -> str:

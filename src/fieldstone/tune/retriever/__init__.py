@@ -116,6 +116,7 @@ def tune_retriever(
     *,
     dev_score: Callable[[Encoder], float] | None = None,
     known: Mapping[str, Vectors] | None = None,
+    passages: Sequence[str] = (),
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -129,7 +130,8 @@ def tune_retriever(
     lies in a folder beside `into` (`NAME.tuning`), then `into` appears in one rename. Called again with the
     same base, data, settings and seed, it goes on where it was stopped or returns at once; `dev_score` cannot
     be compared, so delete both folders when it has changed. `known` are vectors that `base` has given to
-    passages' texts already; with `towers = query` they are not made again.
+    passages' texts already; with `towers = query` they are not made again. `passages` are what it warms up
+    on, if the settings say so.
 
     Raises ModelError for a base that cannot be tuned, QuestionsError for data that teach nothing,
     WorkspaceError for a folder that cannot be written.
@@ -145,7 +147,10 @@ def tune_retriever(
     prefixes = (layout.query_prefix, layout.passage_prefix)
     weights = weights_fingerprint(folder, layout.modes, prefixes, layout.lower, layout.max_tokens)
     settings = tuning.model_dump(mode="json")
-    inputs = fingerprint(weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows)
+    warming = passages if tuning.warm_up == "tsdae" else ()
+    inputs = fingerprint(
+        weights, json.dumps(settings), seed, dtype, dev_score is not None, *rows, *map(_key, warming)
+    )
 
     work = into.with_name(f"{into.name}.tuning")
     if done := finished(into, inputs):
@@ -161,6 +166,13 @@ def tune_retriever(
 
     with _room(into):
         prepare(work, inputs)
+        if warming:
+            from fieldstone.tune.retriever.warm_up import warm_up
+
+            folder, _ = warm_up(
+                folder, [prefixes[1] + text for text in warming], work / "warm", tuning,
+                max_tokens=encoder.max_tokens, seed=seed, device=where, threads=threads, progress=progress,
+            )  # fmt: skip
         trained = train(
             folder,
             [row.prefixed(*prefixes) for row in rows],
