@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from statistics import mean
+from unittest.mock import ANY
 
 import pytest
 from typer.testing import CliRunner
@@ -14,9 +16,11 @@ from fieldstone.cli.app import app
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.questions import Question
 from fieldstone.examples import read_examples
-from fieldstone.recipes import choose_settings, load_recipe, run
+from fieldstone.in_use import model_in_use
+from fieldstone.models import load_encoder
+from fieldstone.recipes import choose_settings, load_recipe, run, run_steps
 from fieldstone.recipes.compare import WRITTEN, YOURS, compare
-from fieldstone.workspace import create_workspace
+from fieldstone.workspace import Workspace, create_workspace
 from ports import handbooks, own_questions
 from small_library import write_folder
 
@@ -143,6 +147,22 @@ def test_the_command_shows_mean_spread_and_difference(built, monkeypatch):
     assert "Your questions" in result.output
     assert "recall@1" in result.output
     assert max(map(len, result.output.splitlines()[:-1])) <= 80
+
+
+def test_a_tuned_workspace_can_be_compared(built, tmp_path):
+    """Each recipe begins from the untuned models, whatever is in use."""
+    workspace = Workspace(tmp_path / "ws")
+    shutil.copytree(built[0].path, workspace.path, ignore=shutil.ignore_patterns("compare"))
+    settings = choose_settings(None, workspace.stored_settings(), {}, flags=["retriever.learning_rate=0.01"])
+    run_steps(["tune-retriever"], workspace, settings, force=True)
+    tuned = load_encoder(model_in_use(workspace, "retriever", settings.models.encoder)).fingerprint
+    library = workspace.library()
+    assert library.meta("encoder") == tuned
+    library.close()
+    found = compare(workspace, ["guide"], [3], FLAGS, own_questions("Which"))
+    assert found.evaluation.sets[YOURS].systems == {
+        "guide": built[1].evaluation.sets[YOURS].systems["guide"] | {"seconds": ANY}
+    }
 
 
 def test_nothing_to_measure_with_is_said(built, tmp_path):

@@ -87,14 +87,14 @@ def _show_set(found: Comparison, title: str, questions: QuestionSet, names: list
     from fieldstone.cli.output import show
     from fieldstone.evaluate.findings import LESS_IS_BETTER
 
-    width = max(map(len, names))
+    width = max(*(len(name) + 2 for name in names), *map(len, MEASURES))
     show(Text.assemble((title.capitalize(), "bold"), (f"  {questions.notes[0]}", "dim")))
     for measure in MEASURES:
         if not any(measure in its for its in questions.systems.values()):
             continue
         show()
         against = f"against {names[0]}, 95 % interval" if len(names) > 1 else ""
-        show(Text(f"{measure:<{width + 2}} mean   seeds          {against}".rstrip(), "dim"))
+        show(Text(f"{measure:<{width}}   mean  {'seeds':<13}  {against}".rstrip(), "dim"))
         for name in names:
             mean = questions.systems[name].get(measure)
             if mean is None:

@@ -46,13 +46,15 @@ YOURS, WRITTEN = "your questions", "synthetic questions"
 class Run:
     """A recipe run once: the gate's verdicts, the seconds of its tuning, what each question was answered.
 
-    `rows` are those of `evaluate.run.measure`, a list a set of questions.
+    `skipped` says of steps that did nothing why; `rows` are those of `evaluate.run.measure`, a list a set of
+    questions.
     """
 
     recipe: str
     seed: int
     seconds: float
     verdicts: Sequence[Mapping[str, Any]]
+    skipped: Sequence[str]
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -198,6 +200,9 @@ def _copy(source: Workspace, target: Path, key: str, more: Sequence[str]) -> Wor
             closing(sqlite3.connect(target / "library.db")) as new,
         ):
             old.backup(new)
+        library = made.library()
+        library.set_meta("made by", "")  # the vectors in use may be of a tuned encoder, which stays behind
+        library.close()
         for name in more:
             if (source.path / name).is_dir():
                 shutil.copytree(source.path / name, target / name)
@@ -230,7 +235,12 @@ def _run(
     rows = {title: measure({name: system}, its, None, progress).rows for title, its in sets.items()}
     system.index.library.close()
     verdicts = [made["verdict"] for made in built.made.values() if "verdict" in made]
-    return Run(name, settings.seed, round(seconds, 1), verdicts, rows)
+    skipped = [
+        f"{step} was skipped: {made['skipped']}"
+        for step, made in built.made.items()
+        if isinstance(made.get("skipped"), str)
+    ]
+    return Run(name, settings.seed, round(seconds, 1), verdicts, skipped, rows)
 
 
 def _joined(title: str, names: Sequence[str], runs: Sequence[Run], judged: Sequence[Judged]) -> QuestionSet:
@@ -257,7 +267,8 @@ def _sum(values: Sequence[Value]) -> tuple[float, float] | None:
 
 def _in_words(run: Run) -> str:
     fates = [f"{v['part']} {'taken into use' if v['accepted'] else 'turned down'}" for v in run.verdicts]
-    return f"{run.recipe}, seed {run.seed}: {', '.join(fates) or 'nothing tuned'}; {run.seconds:.0f} s"
+    said = ", ".join([*fates, *run.skipped]) or "nothing tuned"
+    return f"{run.recipe}, seed {run.seed}: {said}; {run.seconds:.0f} s"
 
 
 def _read_run(path: Path, key: str) -> Run | None:
