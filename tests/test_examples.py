@@ -14,7 +14,12 @@ from fieldstone.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(ROOT.glob("examples/[0-9]*.py"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 FAKE = {
     "FIELDSTONE_MODELS__ENCODER": "fake:words",
     "FIELDSTONE_MODELS__GENERATOR": "fake:words",
