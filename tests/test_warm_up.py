@@ -153,7 +153,7 @@ def test_minilm_learns_to_write_passages_of_other_articles(data: Path, tmp_path:
     ours = [p["text"] for p in short if p["title"] not in held][:96]
     theirs = [p["text"] for p in short if p["title"] in held][:24]
     assert (len(ours), len(theirs)) == (96, 24)
-    folder, losses = warmed(minilm_folder(), tmp_path / "w", WARM, ours, max_tokens=128, threads=2)
+    folder, losses = warmed(minilm_folder(), tmp_path / "w", WARM, ours, max_tokens=128, threads=None)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
     def missed(encoder: Path) -> float:
