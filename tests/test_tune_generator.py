@@ -200,7 +200,7 @@ def test_packed_rows_learn_as_those_side_by_side(
 ) -> None:
     rows = [row for row in ROWS if make == "llama" or not row.prompt.chat]
     folder = getattr(tiny_models, make)(tmp_path / make)
-    monkeypatch.setattr("fieldstone.tune.generator.learn.PACKED", 60)  # several sequences a step
+    monkeypatch.setattr("fieldstone.tune.generator.loss.PACKED", 60)  # several sequences a step
     plain = TUNING.model_copy(update={"method": method, "learning_rate": 1e-3, "batch": 9, "checks": 1})
     packed = run(folder, tmp_path / "p", rows, tuning=plain.model_copy(update={"packing": True}))
     apart = run(folder, tmp_path / "a", rows, tuning=plain)
@@ -210,7 +210,7 @@ def test_packed_rows_learn_as_those_side_by_side(
 
 
 def test_packed_sequences_hold_every_row_once_and_no_more_than_fits() -> None:
-    from fieldstone.tune.generator.learn import packed, packs
+    from fieldstone.tune.generator.loss import packed, packs
 
     lengths = [n * 37 % 90 + 1 for n in range(50)]
     found = list(packs([*lengths, 300], 100))

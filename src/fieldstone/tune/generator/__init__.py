@@ -1,7 +1,7 @@
 """Tune a causal generator on prompts and what should stand after them, into plain weights.
 
 Low-rank adapters, or all weights (`weights`), learn the completions and what ends them; the prompts are read
-but not learnt (`learn`). What every step does follows from the rows, the settings and the seed alone, so a
+but not learnt (`loss`). What every step does follows from the rows, the settings and the seed alone, so a
 run that was stopped goes on from its last checkpoint and ends as if it had not been.
 """
 
@@ -27,7 +27,7 @@ from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
-from fieldstone.tune.generator.learn import Text, check_packing, learn
+from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.weights import (
     check_method,
     merge,
