@@ -219,6 +219,8 @@ def test_what_cannot_be_tuned_is_told(base: Path, tmp_path: Path) -> None:
         tune_seq2seq("fake:words", ROWS, tmp_path / "none", TUNING, dev_score=constant)
     with pytest.raises(SettingsError, match=r"method = qlora.*set lora or full"):
         run(base, tmp_path / "none", tuning=changed(method="qlora"))
+    with pytest.raises(SettingsError, match=r"packing = true.*set generator.packing = false"):
+        run(base, tmp_path / "none", tuning=changed(packing=True))
     with pytest.raises(ModelError, match="set a lower generator"):
         run(base, tmp_path / "none", tuning=changed(learning_rate=1e30))
 

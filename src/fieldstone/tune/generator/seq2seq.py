@@ -83,6 +83,10 @@ def tune_seq2seq(
         raise SettingsError(
             f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
         )
+    if tuning.packing:
+        raise SettingsError(
+            f"generator.packing = true, but {base} has an encoder of its own; set generator.packing = false"
+        )
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     work = into.with_name(f"{into.name}.tuning")
@@ -111,7 +115,7 @@ def tune_seq2seq(
         model = _learner(base, folder, tuning, Options(device=where, threads=threads, dtype=precision))
         _set_dropout(model.train(), tuning.dropout)
         budget = micro_batch(model.config, where)
-        if max(lengths) > 2 * budget:
+        if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
