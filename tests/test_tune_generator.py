@@ -20,7 +20,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from fieldstone.tune import generator as tune  # noqa: E402
-from fieldstone.tune.generator import Row, Tuned, tune_generator  # noqa: E402
+from fieldstone.tune.generator import (  # noqa: E402
+    Row,
+    Tuned,
+    loop,
+    tune_generator,
+)
 from fieldstone.tune.generator import weights as weights_of  # noqa: E402
 from fieldstone.tune.generator.lessons import lessons  # noqa: E402
 
@@ -462,23 +467,23 @@ def test_a_model_with_sliding_windows(tmp_path: Path, exact: None) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [tune.rate(step, 20, 0.1) for step in range(1, 21)]
+    rates = [loop.rate(step, 20, 0.1) for step in range(1, 21)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[-1] < 0.01
-    assert tune.rate(1, 1, 0.0) == 1.0
+    assert loop.rate(1, 1, 0.0) == 1.0
 
 
 def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
     lengths = [n * 37 % 500 + 1 for n in range(100)]
-    batches = tune.batches_of(lengths, TUNING, 0, 0)
+    batches = loop.batches_of(lengths, TUNING, 0, 0)
     assert sorted(i for batch in batches for i in batch) == list(range(100))
     spread = [
         max(lengths[i] for i in batch) / (sum(lengths[i] for i in batch) / len(batch)) for batch in batches
     ]
     assert sorted(spread)[len(spread) // 2] < 1.25
-    assert batches != tune.batches_of(lengths, TUNING, 0, 1)
-    assert batches == tune.batches_of(lengths, TUNING, 0, 0)
+    assert batches != loop.batches_of(lengths, TUNING, 0, 1)
+    assert batches == loop.batches_of(lengths, TUNING, 0, 0)
 
 
 @pytest.mark.slow

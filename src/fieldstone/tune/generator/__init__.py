@@ -8,8 +8,6 @@ run that was stopped goes on from its last checkpoint and ends as if it had not 
 from __future__ import annotations
 
 import json
-import math
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +24,8 @@ from fieldstone.models.files import weights_fingerprint
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
-from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.checkpoint import writing
+from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.weights import (
     check_method,
@@ -36,10 +35,6 @@ from fieldstone.tune.generator.weights import (
     recompute,
     weights_folder,
 )
-
-STEP = "tune generator"
-SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
-_SAVING = 0.05  # share of the time that may go into them: all weights of a large model are many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +103,6 @@ def tune_generator(
     check_method(tuning.method, where)
     texts = _texts(load_generator(base, device=device, threads=threads), rows)
     lengths = [len(prompt) + len(learnt) for prompt, learnt in texts]
-    an_epoch = math.ceil(len(texts) / tuning.batch)
-    steps = an_epoch * tuning.epochs
-    checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
-    batches = [
-        [],
-        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
-    ]
     dtype = "bfloat16" if pick_dtype(where) == "bfloat16" else "float32"  # float16 gradients would underflow
     with torch.random.fork_rng([where] if where.startswith("cuda") else []):
         torch.manual_seed(seed)
@@ -127,42 +115,16 @@ def tune_generator(
             check_packing(base, model, texts)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
-        optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
-        history = resumed(work, key, learnt, optimizer)
-        before, saved, pause = history.seconds, began, SAVED_EVERY
-        progress(STEP, max(history.step, 0), steps, "steps")
-        for step in range(history.step + 1, steps + 1):
-            if step:
-                started = time.perf_counter()
-                optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
-                torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
-                batch = [texts[i] for i in batches[step]]
-                loss = learn(model, batch, budget, dtype, packing=tuning.packing)
-                torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
-                optimizer.step()
-                history.losses.append(loss)
-                history.tokens += sum(lengths[i] for i in batches[step])
-                history.training += time.perf_counter() - started
-            if step in checks:
-                name = base
-                if step:
-                    name = str(work / f"step-{step}")
-                    with writing(into):
-                        merge(base, folder, tuning, threads, learnt, Path(name))
-                score = dev_score(load_generator(name, device=device, threads=threads))
-                history.scores.append((step, float(score)))
-            history.step, now = step, time.perf_counter()
-            if step in checks or now - saved > pause:
-                history.seconds = before + now - began
-                with writing(into):
-                    save_checkpoint(work, key, history, learnt, optimizer)
-                saved = time.perf_counter()
-                pause = max(SAVED_EVERY, (saved - now) / _SAVING)
-            if step:
-                progress(STEP, step, steps, "steps")
+        history = run_steps(
+            lambda step: learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing),
+            write=lambda target: merge(base, folder, tuning, threads, learnt, target),
+            dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
+            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths, seed=seed,
+            began=began, progress=progress,
+        )  # fmt: skip
     tuned = Tuned(
         folder=into,
-        steps=steps,
+        steps=history.step,
         seconds=round(history.seconds, 3),
         losses=tuple(history.losses),
         scores=tuple(history.scores),
@@ -195,25 +157,6 @@ def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
             "give rows, with fewer or shorter passages"
         )
     return texts
-
-
-def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:
-    """The rows in batches of like length, the batches in random order."""
-    chance = random.Random(f"{seed} {epoch}")
-    order = list(range(len(lengths)))
-    chance.shuffle(order)
-    order.sort(key=lambda i: lengths[i] + chance.uniform(-0.1, 0.1) * lengths[i])  # new company each epoch
-    batches = [order[start : start + tuning.batch] for start in range(0, len(order), tuning.batch)]
-    chance.shuffle(batches)
-    return batches
-
-
-def rate(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's share at `step` (from 1): a linear rise, then a cosine down to almost nothing."""
-    rising = math.ceil(warmup * steps)
-    if step <= rising:
-        return step / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
 
 
 def finished_before(into: Path, key: str) -> Tuned | None:

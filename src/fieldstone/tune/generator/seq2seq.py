@@ -35,17 +35,9 @@ from fieldstone.models.seq2seq import Parts, Seq2SeqGenerator, joined_states, le
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
-from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
-from fieldstone.tune.generator import (
-    SAVED_EVERY,
-    STEP,
-    Row,
-    Tuned,
-    batches_of,
-    finished_before,
-    publish,
-    rate,
-)
+from fieldstone.tune.checkpoint import writing
+from fieldstone.tune.generator import Row, Tuned, finished_before, publish
+from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.weights import micro_batch, recompute, weights_folder
 
 
@@ -99,13 +91,6 @@ def tune_seq2seq(
     lessons, pad = _lessons(generator, rows), generator.pad
     del generator  # one copy of the weights less while tuning
     lengths = [lesson.tokens for lesson in lessons]
-    an_epoch = math.ceil(len(lessons) / tuning.batch)
-    steps = an_epoch * tuning.epochs
-    checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
-    batches = [
-        [],
-        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
-    ]
     where = pick_device(device).name
     half = pick_dtype(where) == "bfloat16"  # float16 would overflow in T5, and its gradients underflow
     with torch.random.fork_rng([where] if where.startswith("cuda") else []):
@@ -118,39 +103,16 @@ def tune_seq2seq(
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-        optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
-        history = resumed(work, key, learnt, optimizer)
-        before, saved = history.seconds, began
-        progress(STEP, max(history.step, 0), steps, "steps")
-        for step in range(history.step + 1, steps + 1):
-            if step:
-                started = time.perf_counter()
-                optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
-                torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
-                loss = _learn(model, [lessons[i] for i in batches[step]], budget, pad, half)
-                torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
-                optimizer.step()
-                history.losses.append(loss)
-                history.tokens += sum(lengths[i] for i in batches[step])
-                history.training += time.perf_counter() - started
-            if step in checks:
-                name = base
-                if step:
-                    name = str(work / f"step-{step}")
-                    with writing(into):
-                        _write(base, folder, tuning, threads, learnt, Path(name))
-                score = dev_score(load_generator(name, device=device, threads=threads))
-                history.scores.append((step, float(score)))
-            history.step, now = step, time.perf_counter()
-            if step in checks or now - saved > SAVED_EVERY:
-                saved, history.seconds = now, before + now - began
-                with writing(into):
-                    save_checkpoint(work, key, history, learnt, optimizer)
-            if step:
-                progress(STEP, step, steps, "steps")
+        history = run_steps(
+            lambda step: _learn(model, [lessons[i] for i in step], budget, pad, half),
+            write=lambda target: _write(base, folder, tuning, threads, learnt, target),
+            dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
+            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths, seed=seed,
+            began=began, progress=progress,
+        )  # fmt: skip
     tuned = Tuned(
         folder=into,
-        steps=steps,
+        steps=history.step,
         seconds=round(history.seconds, 3),
         losses=tuple(history.losses),
         scores=tuple(history.scores),

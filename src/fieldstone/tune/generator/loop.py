@@ -1,0 +1,103 @@
+"""The steps of tuning a generator, whatever its kind: planned, scored between, kept, and gone on with."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from fieldstone.progress import Progress
+from fieldstone.records import fingerprint
+from fieldstone.settings import GeneratorTuning
+from fieldstone.tune.checkpoint import History, resumed, save_checkpoint, writing
+
+_STEP = "tune generator"
+SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
+_SAVING = 0.05  # share of the time that may go into them: all weights of a large model are many bytes
+
+
+def run_steps(
+    learn: Callable[[Sequence[int]], float],
+    *,
+    write: Callable[[Path], None],
+    dev_score: Callable[[str], float],
+    base: str,
+    into: Path,
+    key: str,
+    learnt: Mapping[str, torch.Tensor],
+    tuning: GeneratorTuning,
+    lengths: Sequence[int],
+    seed: int,
+    began: float,
+    progress: Progress,
+) -> History:
+    """Run all steps, or those left after the last checkpoint in `NAME.tuning` beside `into`.
+
+    `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
+    folder of what is learnt so far; `dev_score` is asked about a model by its name. `lengths`: tokens of each
+    row.
+    `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
+    """
+    work = into.with_name(f"{into.name}.tuning")
+    an_epoch = math.ceil(len(lengths) / tuning.batch)
+    steps = an_epoch * tuning.epochs
+    checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
+    batches = [
+        [],
+        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
+    ]
+    optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
+    history = resumed(work, key, learnt, optimizer)
+    before, saved, pause = history.seconds, began, SAVED_EVERY
+    progress(_STEP, max(history.step, 0), steps, "steps")
+    for step in range(history.step + 1, steps + 1):
+        if step:
+            started = time.perf_counter()
+            optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
+            torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
+            loss = learn(batches[step])
+            torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
+            optimizer.step()
+            history.losses.append(loss)
+            history.tokens += sum(lengths[i] for i in batches[step])
+            history.training += time.perf_counter() - started
+        if step in checks:
+            name = base
+            if step:
+                name = str(work / f"step-{step}")
+                with writing(into):
+                    write(Path(name))
+            history.scores.append((step, float(dev_score(name))))
+        history.step, now = step, time.perf_counter()
+        if step in checks or now - saved > pause:
+            history.seconds = before + now - began
+            with writing(into):
+                save_checkpoint(work, key, history, learnt, optimizer)
+            saved = time.perf_counter()
+            pause = max(SAVED_EVERY, (saved - now) / _SAVING)
+        if step:
+            progress(_STEP, step, steps, "steps")
+    return history
+
+
+def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:
+    """The rows in batches of like length, the batches in random order."""
+    chance = random.Random(f"{seed} {epoch}")
+    order = list(range(len(lengths)))
+    chance.shuffle(order)
+    order.sort(key=lambda i: lengths[i] + chance.uniform(-0.1, 0.1) * lengths[i])  # new company each epoch
+    batches = [order[start : start + tuning.batch] for start in range(0, len(order), tuning.batch)]
+    chance.shuffle(batches)
+    return batches
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's share at `step` (from 1): a linear rise, then a cosine down to almost nothing."""
+    rising = math.ceil(warmup * steps)
+    if step <= rising:
+        return step / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
