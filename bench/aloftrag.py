@@ -17,7 +17,7 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fieldstone.evaluate.compare import Value, bootstrap_mean, paired_difference
@@ -132,7 +132,8 @@ def _measured(generator: Generator, shown: Sequence[Shown]) -> dict[str, list[Va
             passages = item.prompt.text.count("### ") - 1
             cited, text = parse_together(reply.text, passages)
             numbers = [str(n + 1) for n in range(passages)]
-            scores = [s.logprob for s in generator.score([item.prompt] * passages, numbers)]
+            shared = _passages_first(item.prompt)
+            scores = [s.logprob for s in generator.score([shared] * passages, numbers)]
             number = cited[0] if cited else 0
             found["number"].append(number)
             found["valid"].append(float(bool(cited) and bool(text)))
@@ -140,6 +141,12 @@ def _measured(generator: Generator, shown: Sequence[Shown]) -> dict[str, list[Va
             found["likeliest"].append(float(scores.index(max(scores)) + 1 == item.right))
             found["F1"].append(token_f1(text.partition("\n###")[0], item.answers))
     return found
+
+
+def _passages_first(prompt: Prompt) -> Prompt:
+    """The same prompt, whose passages are read once for all that is scored after them."""
+    passages, mark, question = prompt.text.rpartition("\n\n### Question\n")
+    return replace(prompt, prefix=passages, text=mark + question)
 
 
 def _print(

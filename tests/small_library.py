@@ -69,7 +69,7 @@ def make_library(
 def squad_index(path: Path, data: Path, longest: int) -> tuple[Index, list[Example]]:
     """SQuAD's train passages of so many characters at most, under MiniLM, and the human questions about them.
 
-    A document a passage; its source begins with the article.
+    A document a passage; its source, and the ids of its questions, begin with the article.
     """
     library = Library(path / "library.db", create=True)
     rows = [json.loads(line) for line in (data / "squad" / "squad_train_passages.jsonl").open()]
@@ -91,8 +91,9 @@ def squad_index(path: Path, data: Path, longest: int) -> tuple[Index, list[Examp
     for q in asked:
         about = f"{titles[q['passage_id']]}/{q['passage_id'].rpartition('#')[2]}"
         if about in ids:
+            id_ = f"{about}/{q['id']}"
             examples.append(
-                Example(about, q["question"], q["answers"][0], ids[about], (), "answerable", "human")
+                Example(id_, q["question"], q["answers"][0], ids[about], (), "answerable", "human")
             )
     store = open_store("memory:", encoder.dimension, encoder.fingerprint)
     dense = DenseIndex(library, encoder, store)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fieldstone.answer import (
-    TEMPERATURE,
     System,
     answer,
     conclude,
@@ -19,6 +18,7 @@ from fieldstone.answer import (
     stream_answer,
     way_of_reading,
 )
+from fieldstone.answer.readings import TEMPERATURE
 from fieldstone.models import Completion, Prompt, Score
 from fieldstone.prompts import NO_ANSWER, one_by_one_prompt, parse_one_by_one
 from fieldstone.recipes import load_recipe, run

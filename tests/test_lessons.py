@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldstone.answer import System, answer
 from fieldstone.errors import SettingsError
+from fieldstone.models import load_generator
 from fieldstone.prompts import (
     REFUSAL,
     fid_prompt,
@@ -19,8 +23,10 @@ from fieldstone.prompts import (
 from fieldstone.records import Example, with_context
 from fieldstone.search import search
 from fieldstone.settings import GeneratorTuning, resolve_settings
+from fieldstone.tune.generator import tune_generator
 from fieldstone.tune.generator.lessons import NEAR, SPARE, lessons, look_up
 from ports import Clerk, handbooks, index_of, library_of
+from small_library import squad_index
 
 TEXTS = {f"p{i}": f"Port {i}\nThe crane lifts {i} tonnes." for i in range(12)}
 TUNING = GeneratorTuning(refusals=0.25)
@@ -300,3 +306,33 @@ def test_what_is_looked_up_is_what_the_search_finds(tmp_path):
     hits = search(index, questions, plain, SPARE * 3)
     assert found == {f"e{i}": [hit.passage.id for hit in its] for i, its in enumerate(hits)}
     library.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lesson", "reading"),
+    [("gold", "together"), ("swr", "together"), ("raft", "together"), ("ralt", "mixture")],
+)
+def test_what_a_lesson_teaches_holds_for_other_articles(data, tmp_path, lesson, reading):
+    """Of SQuAD: each reply to a held-out row gets likelier, the mean by more than its noise."""
+    index, examples = squad_index(tmp_path, data, longest=300)
+    settings = resolve_settings(environment={}, flags=["generator.retrieved=1"])
+    held_titles = sorted({e.id.partition("/")[0] for e in examples})[::3]
+    random.Random(0).shuffle(examples)
+    held = [e for e in examples if e.id.partition("/")[0] in held_titles][:24]
+    ours = [e for e in examples if e.id.partition("/")[0] not in held_titles][:32]
+    texts = index.library.passage_texts()
+    found = look_up(index, [*ours, *held], settings)
+    index.library.close()
+    how = GeneratorTuning(
+        lessons=lesson, retrieved=1, hard_negatives=False, gold_share=0.5, epochs=1, checks=1, batch=4
+    )
+    rows, tested = (lessons(its, texts, reading, how, 2, found=found) for its in (ours, held))
+
+    def said(name):
+        replies = load_generator(name).score([r.prompt for r in tested], [r.completion for r in tested])
+        return np.array([score.logprob / score.tokens for score in replies])
+
+    tuned = tune_generator("embedded:smollm2", rows, tmp_path / "new", how, dev_score=lambda _: 0.0)
+    gains = said(str(tuned.folder)) - said("embedded:smollm2")
+    assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5

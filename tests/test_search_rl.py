@@ -21,14 +21,12 @@ from fieldstone.settings import GeneratorTuning, SearchTuning
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from fieldstone.tune.generator.roll_out import Try, _result, roll_out  # noqa: E402
 from fieldstone.tune.generator.search_rl import (  # noqa: E402
     Task,
-    Try,
-    _result,
     grpo_trainer,
     prompt_of,
     reward,
-    roll_out,
     tune_to_search,
 )
 from fieldstone.tune.generator.with_trl import Setting, Tuned  # noqa: E402

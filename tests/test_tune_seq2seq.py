@@ -166,8 +166,8 @@ def test_all_weights_move_or_those_of_the_linear_layers(base: Path, tmp_path: Pa
 def test_dropout_is_that_of_the_settings(base: Path) -> None:
     from fieldstone.models import Options
 
-    model = tune._learner(str(base), base, TUNING, Options(device="cpu", threads=1, dtype="float32"))
-    model.train()
+    options = Options(device="cpu", threads=1, dtype="float32")
+    model = tune.prepared(str(base), base, TUNING, options, tune.AutoModelForSeq2SeqLM).train()
     lessons = tune._lessons(load(base), ROWS)
 
     def losses(share: float) -> set[float]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fieldstone.examples import read_examples
 from fieldstone.in_use import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fieldstone.answer import System
     from fieldstone.evaluate.questions import Question
     from fieldstone.search import Index
+
+Model = TypeVar("Model")
 
 _NOTHING = Added((), 0, (), (), (), ())
 
@@ -73,27 +75,22 @@ class Build:
 
     def load_encoder(self, name: str) -> Encoder:
         """The encoder of that name, on the device of the settings."""
-        models = self.settings.models
-        self.progress("load", 0, 1, "encoder")
-        encoder = load_encoder(name, device=models.device, threads=models.threads or None)
-        self.progress("load", 1, 1, "encoder")
-        return encoder
+        return self._load("encoder", load_encoder, name)
 
     def load_generator(self, name: str) -> Generator:
         """The generator of that name, on the device of the settings."""
-        models = self.settings.models
-        self.progress("load", 0, 1, "generator")
-        generator = load_generator(name, device=models.device, threads=models.threads or None)
-        self.progress("load", 1, 1, "generator")
-        return generator
+        return self._load("generator", load_generator, name)
 
     def load_reranker(self, name: str) -> Reranker:
         """The cross-encoder of that name, on the device of the settings."""
+        return self._load("reranker", load_reranker, name)
+
+    def _load(self, kind: str, load: Callable[..., Model], name: str) -> Model:
         models = self.settings.models
-        self.progress("load", 0, 1, "reranker")
-        reranker = load_reranker(name, device=models.device, threads=models.threads or None)
-        self.progress("load", 1, 1, "reranker")
-        return reranker
+        self.progress("load", 0, 1, kind)
+        model = load(name, device=models.device, threads=models.threads or None)
+        self.progress("load", 1, 1, kind)
+        return model
 
     def in_use(self, part: Part, but: str = "") -> str:
         """The model in use, or the one that was before the candidate `but`."""

@@ -7,16 +7,14 @@ run that was stopped goes on from its last checkpoint and ends as if it had not 
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from fieldstone.errors import ModelError, WorkspaceError
+from fieldstone.errors import ModelError
 from fieldstone.models import Generator, Options, Prompt, load_generator
 from fieldstone.models.causal import CausalGenerator
 from fieldstone.models.devices import pick_device, pick_dtype
@@ -24,9 +22,9 @@ from fieldstone.models.files import weights_fingerprint
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
-from fieldstone.tune.checkpoint import writing
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
+from fieldstone.tune.generator.tuned import Tuned, finished_before
 from fieldstone.tune.generator.weights import (
     check_method,
     merge,
@@ -43,30 +41,6 @@ class Row:
 
     prompt: Prompt
     completion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """A tuned generator and how it came about.
-
-    `losses` holds the mean negative log-probability of a learnt token, in nats, a step. `scores` holds
-    (step, dev score), step 0 being the untuned model; `best_step` is the one that `folder` holds, never 0.
-    `too_long` rows did not fit into the model's context and were left out. `seconds` is all the time spent,
-    dev scores and stopped runs included; `tokens_per_second` counts the tokens read, in training alone.
-    """
-
-    folder: Path
-    steps: int
-    seconds: float
-    losses: tuple[float, ...]
-    scores: tuple[tuple[int, float], ...]
-    best_step: int
-    rows: int
-    too_long: int
-    trainable: int
-    tokens_per_second: float
-    device: str
-    dtype: str
 
 
 def tune_generator(
@@ -96,9 +70,7 @@ def tune_generator(
     where = pick_device(device).name
     folder = weights_folder(base)
     key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
-    work = into.with_name(f"{into.name}.tuning")
     if finished := finished_before(into, key):
-        shutil.rmtree(work, ignore_errors=True)
         return finished
     check_method(tuning.method, where)
     texts = _texts(load_generator(base, device=device, threads=threads), rows)
@@ -109,36 +81,21 @@ def tune_generator(
         options = Options(device=where, threads=threads, dtype=dtype)
         model = prepared(base, folder, tuning, options).train()
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-        trainable = sum(weights.numel() for weights in learnt.values())
-        budget = micro_batch(model.config.get_text_config(), where, trainable)
+        budget = micro_batch(
+            model.config.get_text_config(), where, sum(weights.numel() for weights in learnt.values())
+        )
         if tuning.packing:
             check_packing(base, model, texts)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
-        history = run_steps(
+        return run_steps(
             lambda step: learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing),
             write=lambda target: merge(base, folder, tuning, threads, learnt, target),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
-            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths, seed=seed,
-            began=began, progress=progress,
+            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
+            too_long=len(rows) - len(texts), device=where, dtype=dtype, seed=seed, began=began,
+            progress=progress,
         )  # fmt: skip
-    tuned = Tuned(
-        folder=into,
-        steps=history.step,
-        seconds=round(history.seconds, 3),
-        losses=tuple(history.losses),
-        scores=tuple(history.scores),
-        best_step=history.best,
-        rows=len(texts),
-        too_long=len(rows) - len(texts),
-        trainable=trainable,
-        tokens_per_second=round(history.tokens / history.training, 1),
-        device=where,
-        dtype=dtype,
-    )
-    with writing(into):
-        publish(work, key, tuned)
-    return tuned
 
 
 def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
@@ -157,31 +114,3 @@ def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
             "give rows, with fewer or shorter passages"
         )
     return texts
-
-
-def finished_before(into: Path, key: str) -> Tuned | None:
-    """What an earlier call left, if it was this same run."""
-    if not into.exists() or (into.is_dir() and not any(into.iterdir())):
-        return None
-    try:
-        facts = json.loads((into / "tuned.json").read_text(encoding="utf-8"))
-        if facts.pop("key") != key:
-            return None
-        lists = {"losses": tuple(facts["losses"]), "scores": tuple((n, s) for n, s in facts["scores"])}
-        return Tuned(**{**facts, **lists, "folder": into})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorkspaceError(
-            f"{into} is there and is no generator tuned here ({error}); delete it, or name a new folder"
-        ) from error
-
-
-def publish(work: Path, key: str, tuned: Tuned) -> None:
-    """Puts the best merged folder into its place, with the facts; whatever was there goes."""
-    best, into = work / f"step-{tuned.best_step}", tuned.folder
-    facts = {"key": key, **asdict(tuned)}
-    del facts["folder"]
-    (best / "tuned.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    if into.exists():
-        into.rename(work / "replaced")
-    best.rename(into)
-    shutil.rmtree(work, ignore_errors=True)

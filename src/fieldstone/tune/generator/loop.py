@@ -13,7 +13,8 @@ import torch
 from fieldstone.progress import Progress
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
-from fieldstone.tune.checkpoint import History, resumed, save_checkpoint, writing
+from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.generator.tuned import Tuned, publish, work_of
 
 _STEP = "tune generator"
 SAVED_EVERY = 60.0  # seconds between checkpoints where the dev scores are farther apart
@@ -31,18 +32,21 @@ def run_steps(
     learnt: Mapping[str, torch.Tensor],
     tuning: GeneratorTuning,
     lengths: Sequence[int],
+    too_long: int,
+    device: str,
+    dtype: str,
     seed: int,
     began: float,
     progress: Progress,
-) -> History:
-    """Run all steps, or those left after the last checkpoint in `NAME.tuning` beside `into`.
+) -> Tuned:
+    """Run all steps, or those left after the last checkpoint beside `into`, and put the best into its place.
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
     folder of what is learnt so far; `dev_score` is asked about a model by its name. `lengths`: tokens of each
-    row.
+    row, besides which `too_long` rows were left out.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
-    work = into.with_name(f"{into.name}.tuning")
+    work = work_of(into)
     an_epoch = math.ceil(len(lengths) / tuning.batch)
     steps = an_epoch * tuning.epochs
     checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
@@ -81,7 +85,23 @@ def run_steps(
             pause = max(SAVED_EVERY, (saved - now) / _SAVING)
         if step:
             progress(_STEP, step, steps, "steps")
-    return history
+    tuned = Tuned(
+        folder=into,
+        steps=history.step,
+        seconds=round(history.seconds, 3),
+        losses=tuple(history.losses),
+        scores=tuple(history.scores),
+        best_step=history.best,
+        rows=len(lengths),
+        too_long=too_long,
+        trainable=sum(weights.numel() for weights in learnt.values()),
+        tokens_per_second=round(history.tokens / history.training, 1),
+        device=device,
+        dtype=dtype,
+    )
+    with writing(into):
+        publish(key, tuned)
+    return tuned
 
 
 def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:

@@ -11,16 +11,13 @@ not been.
 from __future__ import annotations
 
 import math
-import shutil
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM
@@ -28,17 +25,16 @@ from transformers import AutoModelForSeq2SeqLM
 from fieldstone.errors import ModelError, SettingsError
 from fieldstone.models import Generator, Options, load_generator
 from fieldstone.models.batches import by_length
-from fieldstone.models.devices import DTYPES, pick_device, pick_dtype
+from fieldstone.models.devices import pick_device, pick_dtype
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.huggingface import explained, quiet, read_config, read_model, read_tokenizer
 from fieldstone.models.seq2seq import Parts, Seq2SeqGenerator, joined_states, length
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
-from fieldstone.tune.checkpoint import writing
-from fieldstone.tune.generator import Row, Tuned, finished_before, publish
+from fieldstone.tune.generator import Row
 from fieldstone.tune.generator.loop import run_steps
-from fieldstone.tune.generator.weights import micro_batch, recompute, weights_folder
+from fieldstone.tune.generator.tuned import Tuned, finished_before
+from fieldstone.tune.generator.weights import merge, micro_batch, prepared, recompute, weights_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +77,7 @@ def tune_seq2seq(
         )
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
-    work = into.with_name(f"{into.name}.tuning")
     if finished := finished_before(into, key):
-        shutil.rmtree(work, ignore_errors=True)
         return finished
     generator = load_generator(base, device=device, threads=threads)
     if not isinstance(generator, Seq2SeqGenerator):
@@ -97,36 +91,21 @@ def tune_seq2seq(
         torch.manual_seed(seed)
         # weights that are learnt must be in float32: a small step is lost in the eight bits of bfloat16
         precision = "bfloat16" if half and tuning.method == "lora" else "float32"
-        model = _learner(base, folder, tuning, Options(device=where, threads=threads, dtype=precision))
-        _set_dropout(model.train(), tuning.dropout)
+        options = Options(device=where, threads=threads, dtype=precision)
+        model = prepared(base, folder, tuning, options, AutoModelForSeq2SeqLM).train()
+        _set_dropout(model, tuning.dropout)
         budget = micro_batch(model.config, where)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-        history = run_steps(
+        return run_steps(
             lambda step: _learn(model, [lessons[i] for i in step], budget, pad, half),
-            write=lambda target: _write(base, folder, tuning, threads, learnt, target),
+            write=lambda to: merge(base, folder, tuning, threads, learnt, to, AutoModelForSeq2SeqLM),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
-            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths, seed=seed,
-            began=began, progress=progress,
+            base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
+            too_long=len(rows) - len(lessons), device=where, dtype="bfloat16" if half else "float32",
+            seed=seed, began=began, progress=progress,
         )  # fmt: skip
-    tuned = Tuned(
-        folder=into,
-        steps=history.step,
-        seconds=round(history.seconds, 3),
-        losses=tuple(history.losses),
-        scores=tuple(history.scores),
-        best_step=history.best,
-        rows=len(lessons),
-        too_long=len(rows) - len(lessons),
-        trainable=sum(weights.numel() for weights in learnt.values()),
-        tokens_per_second=round(history.tokens / history.training, 1),
-        device=where,
-        dtype="bfloat16" if half else "float32",
-    )
-    with writing(into):
-        publish(work, key, tuned)
-    return tuned
 
 
 def _lessons(generator: Seq2SeqGenerator, rows: Sequence[Row]) -> list[_Lesson]:
@@ -142,20 +121,6 @@ def _lessons(generator: Seq2SeqGenerator, rows: Sequence[Row]) -> list[_Lesson]:
             "give rows, with shorter passages"
         )
     return lessons
-
-
-def _learner(base: str, folder: Path, tuning: GeneratorTuning, options: Options) -> Any:
-    """The base with all weights to be learnt, or with fresh adapters in float32."""
-    model = read_model(base, folder, AutoModelForSeq2SeqLM, options).model
-    if tuning.method == "full":
-        return model.requires_grad_(True)
-    lora = LoraConfig(
-        r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules="all-linear",
-        task_type="SEQ_2_SEQ_LM",
-    )  # fmt: skip
-    with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return get_peft_model(model, lora)
 
 
 def _set_dropout(model: Any, share: float) -> None:
@@ -205,26 +170,3 @@ def _tensors(batch: Sequence[_Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
         pad_sequence(inputs, batch_first=True),
         pad_sequence(labels, batch_first=True, padding_value=-100),
     )
-
-
-def _write(
-    base: str,
-    folder: Path,
-    tuning: GeneratorTuning,
-    threads: int | None,
-    learnt: Mapping[str, torch.Tensor],
-    target: Path,
-) -> None:
-    """Writes the base with what was learnt as a plain folder, in the number type that the base is kept in.
-
-    Adapters are added to the weights as they are kept, not to those in training, which may be rounded.
-    """
-    kept = str(read_config(base, folder).dtype).removeprefix("torch.")
-    options = Options(device="cpu", threads=threads, dtype=kept if kept in DTYPES else "float32")
-    model = _learner(base, folder, tuning, options)
-    model.load_state_dict({name: weights.detach().cpu() for name, weights in learnt.items()}, strict=False)
-    shutil.rmtree(target, ignore_errors=True)
-    with quiet():
-        whole = model if tuning.method == "full" else model.merge_and_unload()
-        whole.save_pretrained(target)
-        read_tokenizer(base, folder).save_pretrained(target)

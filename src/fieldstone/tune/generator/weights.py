@@ -54,29 +54,33 @@ def check_method(method: str, device: str) -> None:
         raise MissingExtra("bitsandbytes", "qlora")
 
 
-def prepared(base: str, folder: Path, tuning: GeneratorTuning, options: Options) -> Any:
+def prepared(
+    base: str, folder: Path, tuning: GeneratorTuning, options: Options, family: Any = AutoModelForCausalLM
+) -> Any:
     """The base, ready to learn: only what learns takes gradients, and is in float32 whatever the base is in.
 
-    In bfloat16 a step of AdamW is mostly too small to change a weight at all.
+    In bfloat16 a step of AdamW is mostly too small to change a weight at all. `family` is the class of
+    transformers that loads it.
     """
     if tuning.method == "full":
-        whole = read_model(base, folder, AutoModelForCausalLM, replace(options, dtype="float32"))
+        whole = read_model(base, folder, family, replace(options, dtype="float32"))
         return whole.model.requires_grad_(True)
     four_bits = _four_bits(options.dtype) if tuning.method == "qlora" else None
-    loaded = read_model(base, folder, AutoModelForCausalLM, options, quantization=four_bits)
+    loaded = read_model(base, folder, family, options, quantization=four_bits)
+    task = "CAUSAL_LM" if family is AutoModelForCausalLM else "SEQ_2_SEQ_LM"
     with explained(base, "adapters on its linear layers"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return get_peft_model(loaded.model, low_rank(tuning))
+        return get_peft_model(loaded.model, low_rank(tuning, task))
 
 
-def low_rank(tuning: GeneratorTuning) -> LoraConfig:
+def low_rank(tuning: GeneratorTuning, task: str = "CAUSAL_LM") -> LoraConfig:
     """Adapters of that rank on every linear layer but the last, which gives the vocabulary's logits."""
     return LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type=task,
     )
 
 
@@ -115,6 +119,7 @@ def merge(
     threads: int | None,
     learnt: Mapping[str, torch.Tensor],
     target: Path,
+    family: Any = AutoModelForCausalLM,
 ) -> None:
     """Writes a plain folder with what was learnt, in the number type that the base is kept in.
 
@@ -123,9 +128,9 @@ def merge(
     kept = str(read_config(base, folder).dtype).removeprefix("torch.")
     options = Options(device="cpu", threads=threads, dtype=kept if kept in DTYPES else "float32")
     if tuning.method == "full":
-        model = read_model(base, folder, AutoModelForCausalLM, options).model
+        model = read_model(base, folder, family, options).model
     else:
-        model = prepared(base, folder, tuning.model_copy(update={"method": "lora"}), options)
+        model = prepared(base, folder, tuning.model_copy(update={"method": "lora"}), options, family)
     model.load_state_dict({name: weights.detach().cpu() for name, weights in learnt.items()}, strict=False)
     shutil.rmtree(target, ignore_errors=True)
     with quiet():

@@ -1,31 +1,20 @@
 """A question to a cited answer: retrieve, read, answer, cite, and say so when the documents are silent.
 
-Five ways of reading. Together: the passages stand numbered in one prompt, and the reply cites before it
-answers. One by one: each passage is read in a row of its own, and the answers are weighed by the
-passages they came from; a small model needs that. Mixture: the same, but every answer is also weighed by
-the passages that it did not come from. FiD: an encoder-decoder that was tuned for it reads each passage apart
-and writes one answer from all. Search: the model asks for what it wants to read.
+Passages are read in one of the ways of `readings`; or the model searches by itself and asks for what it wants
+to read.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fieldstone.answer.readings import WAYS, Reading, cited_readings, grounding
 from fieldstone.in_use import reranking_model, trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Completion, Generator, Prompt, load_generator, reads_long
-from fieldstone.prompts import (
-    NO_ANSWER,
-    fid_prompt,
-    one_by_one_prompt,
-    parse_one_by_one,
-    parse_together,
-    together_prompt,
-)
+from fieldstone.models import Generator, load_generator, reads_long
+from fieldstone.prompts import NO_ANSWER, parse_together, together_prompt
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
 from fieldstone.search import Filter, Index, search
@@ -40,9 +29,6 @@ SEARCH_DEPTH = 10
 """Passages that a search for an answer gives at least: what is shown, though fewer are read."""
 
 QUOTE_CHARACTERS = 400
-
-TEMPERATURE = 0.1
-"""How far the search's scores are trusted: p(passage | question) is their softmax at this temperature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +48,6 @@ class System:
         """The confidence that is too low to answer."""
         below = self.weights.below
         return self.settings.answer.abstain_below if below is None else below
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One answer read out of one passage, what it weighs, and the mean log-probability of its tokens."""
-
-    text: str
-    hit: Hit
-    weight: float
-    certainty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +95,9 @@ def read(
     if without is not None:
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
-    readings = _WAYS[reading](system, questions, [hits[: system.settings.answer.passages] for hits in found])
+    settings, shown = system.settings.answer, [hits[: system.settings.answer.passages] for hits in found]
+    texts = system.index.library.passage_texts(hit.passage for hits in shown for hit in hits)
+    readings = WAYS[reading](system.generator, questions, shown, texts, settings.max_tokens)
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
@@ -149,7 +127,7 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
     best = read.readings[0]
     text = system.index.library.passage_texts([best.hit.passage])[best.hit.passage.id]
     known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.certainty)
-    return known, _grounding(best.text, text)
+    return known, grounding(best.text, text)
 
 
 def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
@@ -182,7 +160,7 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
             yield text[sent:]
             sent = len(text)
     timings = {"search": searched - began, "read": time.perf_counter() - searched}
-    yield conclude(system, Read(question, tuple(hits), tuple(_readings(reply, 1.0, shown)), timings))
+    yield conclude(system, Read(question, tuple(hits), tuple(cited_readings(reply, 1.0, shown)), timings))
 
 
 def way_of_reading(generator: Generator, settings: AnswerSettings) -> str:
@@ -190,132 +168,6 @@ def way_of_reading(generator: Generator, settings: AnswerSettings) -> str:
     if settings.reading != "auto":
         return settings.reading
     return "together" if reads_long(generator) else "one-by-one"
-
-
-def _read_one_by_one(
-    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[Reading]]:
-    """Each passage answers for itself; equal answers share their weight.
-
-    The mixture of RA-DIT (Lin et al. 2024, equation 2), p(a|q) = sum over c of p(a|c, q) p(c|q), with
-    p(c|q) the softmax of the search's scores, and p(a|c, q) an answer's probability a token in the
-    passage it was read from, 0 in the others; times the share of its words that stand in that passage,
-    for a small model invents.
-    """
-    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
-    result = []
-    for its in _replies(system, questions, found, texts):
-        readings = []
-        for hit, belief, _, reply in its:
-            text = parse_one_by_one(reply.text)
-            weight = belief * _probability(reply) * _grounding(text, texts[hit.passage.id])
-            readings.append(Reading(text, hit, weight, _certainty(reply)))
-        result.append(_ranked(readings))
-    return result
-
-
-def _read_mixture(
-    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[Reading]]:
-    """Each passage answers for itself, and every answer is scored under every passage.
-
-    Equation 2 of RA-DIT (Lin et al. 2024) in full: the answer with the highest p(a|q) = sum over c of
-    p(a|c, q) p(c|q), where p(a|c, q) is the exact probability of the whole answer and of the end of its
-    line. Cited is the passage with the largest share of the sum. A refusal is no answer and does not stand
-    for election.
-    """
-    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
-    asked = _replies(system, questions, found, texts)
-    written = []
-    for its in asked:
-        distinct: dict[str, str] = {}
-        for *_, reply in its:
-            if key := _key(parse_one_by_one(reply.text)):
-                distinct.setdefault(key, reply.text)
-        written.append(list(distinct.values()))
-    pairs = [
-        (prompt, f"{text}\n")
-        for its, answers in zip(asked, written, strict=True)
-        for _, _, prompt, _ in its
-        for text in answers
-    ]
-    scores = iter(system.generator.score([prompt for prompt, _ in pairs], [text for _, text in pairs]))
-    result = []
-    for its, answers in zip(asked, written, strict=True):
-        scored = [(hit, belief, text, next(scores)) for hit, belief, _, _ in its for text in answers]
-        highest = max((score.logprob for *_, score in scored), default=0.0)  # a small model's would underflow
-        readings = [
-            Reading(parse_one_by_one(text), hit, belief * math.exp(score.logprob - highest), score.mean)
-            for hit, belief, text, score in scored
-        ]
-        result.append(_ranked(readings))
-    return result
-
-
-def _replies(
-    system: System,
-    questions: Sequence[str],
-    found: Sequence[Sequence[Hit]],
-    texts: Mapping[str, str],
-) -> list[list[tuple[Hit, float, Prompt, Completion]]]:
-    """For each question its passages, each with p(c|q), its prompt, and the reply to that."""
-    rows = [
-        (hit, belief, one_by_one_prompt(texts[hit.passage.id], q))
-        for q, hits in zip(questions, found, strict=True)
-        for hit, belief in zip(hits, _softmax([hit.score for hit in hits], TEMPERATURE), strict=True)
-    ]
-    replies = system.generator.generate(
-        [prompt for *_, prompt in rows], max_tokens=system.settings.answer.max_tokens, stop=("\n",)
-    )
-    remaining = iter([(*row, reply) for row, reply in zip(rows, replies, strict=True)])
-    return [[next(remaining) for _ in hits] for hits in found]
-
-
-def _read_together(
-    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[Reading]]:
-    """All passages in one prompt; the passages that the reply cites, in its order, carry the answer."""
-    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
-    prompts = [
-        together_prompt([texts[hit.passage.id] for hit in hits], q)
-        for q, hits in zip(questions, found, strict=True)
-    ]
-    replies = system.generator.generate(prompts, max_tokens=system.settings.answer.max_tokens)
-    return [_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
-
-
-def _read_fid(
-    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]]
-) -> list[list[Reading]]:
-    """Each passage through the encoder apart, one answer written from all (Izacard and Grave 2021a).
-
-    The reply names no passage: it counts as read out of the one that holds most of its words, and of
-    several the one that the search ranks higher.
-    """
-    texts = system.index.library.passage_texts(hit.passage for hits in found for hit in hits)
-    prompts = [
-        fid_prompt([texts[hit.passage.id] for hit in hits], q)
-        for q, hits in zip(questions, found, strict=True)
-        if hits
-    ]
-    most = system.settings.answer.max_tokens
-    replies = iter(system.generator.generate(prompts, max_tokens=most, stop=("\n",)))
-    result = []
-    for hits in found:
-        reply = next(replies) if hits else Completion("", 0, None, True)
-        text, certainty = parse_one_by_one(reply.text), _certainty(reply)
-        readings = [Reading(text, h, _grounding(text, texts[h.passage.id]), certainty) for h in hits if text]
-        result.append(sorted(readings, key=lambda reading: -reading.weight))
-    return result
-
-
-_WAYS = {
-    "one-by-one": _read_one_by_one,
-    "together": _read_together,
-    "mixture": _read_mixture,
-    "fid": _read_fid,
-}
-"""How each way of reading is done; `way_of_reading` says which."""
 
 
 def _read_by_searching(
@@ -347,46 +199,11 @@ def _read_by_searching(
     return [replace(its, timings={"search": 0.0, "read": seconds}) for its in reads]
 
 
-def _readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:
-    """The answer of a reply, once for each passage that it cites."""
-    cited, text = parse_together(reply, len(hits))
-    return [Reading(text, hits[n - 1], probability, math.log(probability)) for n in cited if text]
-
-
 def _find(system: System, questions: Sequence[str], filter: Filter | None) -> list[list[Hit]]:
     """What the search finds; nothing for a question without a word in it."""
     depth = max(SEARCH_DEPTH, system.settings.answer.passages)
     found = search(system.index, questions, system.settings.search, depth, filter)
     return [hits if index_words(q) else [] for q, hits in zip(questions, found, strict=True)]
-
-
-def _probability(reply: Completion) -> float:
-    """An answer's probability a token: the geometric mean over its tokens."""
-    return math.exp(_certainty(reply))
-
-
-def _certainty(reply: Completion) -> float:
-    """Mean log-probability of a reply's tokens; 0 where the generator does not say."""
-    return (reply.logprob or 0.0) / max(reply.tokens, 1)
-
-
-def _ranked(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings of the answer that weighs most over all passages, the heaviest first."""
-    weights: dict[str, float] = defaultdict(float)
-    for reading in readings:
-        weights[_key(reading.text)] += reading.weight
-    weights.pop("", None)
-    if not weights:
-        return []
-    winner = max(weights, key=lambda key: (weights[key], key))
-    return sorted((r for r in readings if _key(r.text) == winner), key=lambda r: -r.weight)
-
-
-def _grounding(answer: str, passage: str) -> float:
-    """Share of the answer's words that stand in the passage."""
-    words = index_words(answer)
-    held = set(index_words(passage))
-    return sum(word in held for word in words) / len(words) if words else 0.0
 
 
 def _cite(library: Library, reading: Reading, question: str) -> Citation:
@@ -415,13 +232,3 @@ def _quote(passage: Passage, answer: str, question: str) -> tuple[int, int]:
         holding = spans
     best = max(holding, key=lambda s: (len(wanted & set(index_words(passage.text[s[0] : s[1]]))), -s[0]))
     return best[0], min(best[1], best[0] + QUOTE_CHARACTERS)
-
-
-def _softmax(scores: Sequence[float], temperature: float) -> list[float]:
-    highest = max(scores, default=0.0)
-    powers = [math.exp((score - highest) / temperature) for score in scores]
-    return [power / sum(powers) for power in powers]
-
-
-def _key(text: str) -> str:
-    return " ".join(index_words(text))
