@@ -42,7 +42,7 @@ def test_equals_the_loop(q):
 
 def test_equals_numpy_for_any_number_of_questions():
     random = np.random.default_rng(2)
-    for n in range(1, 200):
+    for n in (1, 2, 3, 19, 20, 21, 40, 99, 100, 101, 200):
         values = random.exponential(size=n)
         for q in (0.5, 0.95):
             estimate = bootstrap_quantile(values.tolist(), list(range(n)), q, samples=1)
@@ -70,6 +70,6 @@ def test_the_interval_covers_the_truth(q, least, most):
     covered = 0
     for i in range(500):
         seconds, clusters = simulate(random)
-        estimate = bootstrap_quantile(seconds.tolist(), clusters.tolist(), q, samples=500, seed=i)
+        estimate = bootstrap_quantile(seconds.tolist(), clusters.tolist(), q, samples=400, seed=i)
         covered += estimate.low <= truth <= estimate.high
     assert least < covered / 500 < most

@@ -1,4 +1,4 @@
-"""How sure a quantile is, such as the 95th percentile of latency: it is no mean, so it has a bootstrap of its own.
+"""How sure a quantile is, such as the 95th percentile of latency: no mean, so it has its own bootstrap.
 
 As in `compare`, whole documents are drawn and the percentiles are moved outwards where there are few. The
 quantile of a draw is that of the questions of the drawn documents: the smallest value that at least the
@@ -75,8 +75,9 @@ def _estimate(
     step = max(1, BLOCK // len(clusters))
     drawn = []
     for start in range(0, samples, step):
-        picked = random.integers(0, size, (min(step, samples - start), size))
-        times = np.stack([np.bincount(row, minlength=size) for row in picked])[:, index]
+        draws = min(step, samples - start)
+        picked = random.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
+        times = np.bincount(picked.ravel(), minlength=draws * size).reshape(draws, size)[:, index]
         drawn.append(_difference(columns, times, q))
     low, high = np.quantile(np.concatenate(drawn), _tails(level, size))
     value = _difference(columns, np.ones((1, len(clusters)), dtype=np.int64), q)[0]
@@ -94,5 +95,7 @@ def _difference(
 def _weighted(values: NDArray[np.float64], times: NDArray[np.int64], q: float) -> NDArray[np.float64]:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(times[:, order], axis=1)
-    enough = reached >= q * reached[:, -1:] - 1e-9  # .95 of 20 questions is 19 of them, whatever .95 is in bits
-    return values[order][np.argmax(enough, axis=1)]
+    # the small number: .95 of 20 questions is 19 of them, whatever .95 is in bits
+    enough = reached >= q * reached[:, -1:] - 1e-9
+    found: NDArray[np.float64] = values[order][np.argmax(enough, axis=1)]
+    return found
