@@ -5,11 +5,10 @@ All of it reads the plain JSON that `report.as_json` makes, so that an old repor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fieldstone.evaluate.compare import Estimate, questions_to_tell
+from fieldstone.evaluate.compare import Estimate, questions_to_tell, unpaired_difference
 
 BEFORE, AFTER = "before", "after"
 """The names of the two systems of a build that tunes itself."""
@@ -55,12 +54,11 @@ def changes(questions: Content) -> list[Change]:
 def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
     """Each set of questions after the first: how much higher the tuned system measures on it, per measure.
 
-    The sets share no question, so the interval is made of the two intervals (MOVER: Zou and Donner,
-    Statistics in Medicine 2008). Documents that both sets ask about make it wider than it need be.
+    The sets share no question: the difference is unpaired.
     """
     sets = {name: {c.measure: c.after for c in changes(its)} for name, its in sets_of(content).items()}
     (_, first), *others = sets.items()
-    found = {name: {m: _apart(its[m], first[m]) for m in first if m in its} for name, its in others}
+    found = {name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others}
     return {name: measures for name, measures in found.items() if measures}
 
 
@@ -160,13 +158,6 @@ def _interval(difference: Estimate) -> str:
 
 def _estimate(values: Content | None) -> Estimate | None:
     return Estimate(**values) if values else None
-
-
-def _apart(a: Estimate, b: Estimate) -> Estimate:
-    value = a.value - b.value
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(value, low, high, min(a.n, b.n))
 
 
 def _signed(text: str, value: float, signed: bool) -> str:
