@@ -6,14 +6,15 @@ first. So both are shown: how far the values lie apart, and whether both sets ra
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from fieldstone.evaluate.compare import Array, Estimate, unpaired_difference
-from fieldstone.evaluate.seeds import Runs, draws, mean_over_runs, sums_of
+from fieldstone.evaluate.seeds import draws, mean_over_runs, sums_of
+from fieldstone.evaluate.summary import Measured
 
 YOURS, WRITTEN = "your questions", "synthetic questions"
 
@@ -24,17 +25,6 @@ SURE = 0.95
 """This share of the draws must rank the systems alike, or the other way round, to say so."""
 
 SAMPLES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What several systems' answers to the same questions measured: measure -> system -> values by run.
-
-    `clusters` names each question's document.
-    """
-
-    values: Mapping[str, Mapping[str, Runs]]
-    clusters: Sequence[Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +91,12 @@ def ranking(human: Measured, synthetic: Measured, measure: str, samples: int = S
     """Whether both rank the systems alike; None with fewer than two of them, or none that ever differ."""
     first, second = human.values[measure], synthetic.values[measure]
     systems = [name for name in first if name in second]
+    if len(systems) < 2:
+        return None
     drawn, found = [], []
     for seed, (values, clusters) in enumerate(((first, human.clusters), (second, synthetic.clusters))):
         sums, _ = sums_of([values[name] for name in systems], clusters)
-        if len(sums) < 2:
+        if not sums:
             return None
         drawn.append(_leads(draws(sums, samples, seed)))
         found.append(_leads(np.array([[its[..., 0].sum() / its[..., 1].sum() for its in sums]])))

@@ -135,6 +135,11 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
+def fewest_clusters(pairs: int = 1) -> int:
+    """With fewer documents even the clearest of so many differences could not be told from chance."""
+    return 1 + math.ceil(math.log2(pairs / LUCK))
+
+
 def detectable(error: Error, pairs: int = 1) -> float:
     """The smallest true difference that would be told from chance with a `POWER` of four in five.
 
