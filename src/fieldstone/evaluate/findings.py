@@ -74,7 +74,9 @@ def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
     """
     sets = {name: {c.measure: c.after for c in changes(its)} for name, its in sets_of(content).items()}
     (_, first), *others = sets.items()
-    found = {name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others}
+    found = {
+        name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others
+    }
     return {name: measures for name, measures in found.items() if measures}
 
 
@@ -155,8 +157,8 @@ def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
         if change is not None and change.change is not None:
             values = f"{short(change.before.value)} to {short(change.after.value)}"
             by = short(change.change.value, signed=True)
-            chance = "" if change.verdict else CHANCE
-            yield f"{clause}: {change.measure} went from {values}{where} ({by}, {_interval(change.change)}){chance}"
+            said = f"{by}, {_interval(change.change)}){'' if change.verdict else CHANCE}"
+            yield f"{clause}: {change.measure} went from {values}{where} ({said}"
         elif difference is not None:
             yield f"{clause}: {verdict['measure']} changed by {_by(difference)} where the gate looked"
         else:

@@ -263,9 +263,7 @@ def _joined(title: str, names: Sequence[str], runs: Sequence[Run], judged: Seque
     return replace(summarise(_by_seed(title, runs), judged, names), rows=rows)
 
 
-def _agreement(
-    names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]
-) -> Agreement:
+def _agreement(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]) -> Agreement:
     """Whether the written questions tell of the recipes what yours tell."""
     from fieldstone.evaluate.summary import measured
 
