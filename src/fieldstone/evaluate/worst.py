@@ -45,7 +45,7 @@ def _order(row: Row) -> tuple[bool, bool, float]:
 
 
 def _case(row: Row, at: str) -> dict[str, Any]:
-    citations: Sequence[Mapping[str, Any]] = row["citations"]
+    citations: Sequence[Mapping[str, Any]] = row["citations"] or ()
     hits: Sequence[Mapping[str, Any]] = row["hits"] or ()
     found = [hit["passage"] for hit in hits]
     cited = [citation["passage"] for citation in citations] or found

@@ -1,9 +1,16 @@
-"""The drawings of a report: inline SVG whose widths are shares, so that it fits a phone and a printer."""
+"""The drawings of a report: inline SVG whose widths are shares, so that it fits a phone and a printer.
+
+They are drawn by hand and not by a plotting library, for a page needs little and what it needs such a library
+does not do: marks that take their colours from the page (so they turn dark with it), text in the page's own
+font and size on a wide screen as on a narrow one, no script, no font and no dependency.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from fieldstone.evaluate.compare import Estimate
 from fieldstone.evaluate.findings import number
@@ -11,8 +18,30 @@ from fieldstone.evaluate.findings import number
 HEIGHT = 31
 """Of a row, in pixels: the lines of the rows of a group touch."""
 
+APART = 11
+"""Pixels between two marks in one row."""
+
 MARGIN = 2.0
 """Per cent left free at both ends, for a dot is wider than its place."""
+
+TALL = 210
+"""Of a chart with lines, in pixels."""
+
+NICE = (1, 2, 2.5, 5, 10)
+"""What a scale may end at, times a power of ten."""
+
+
+class Line(NamedTuple):
+    """A line through points, in the class that colours it, with what the screen reader says of it.
+
+    `band` holds (x, low, high); `dots` are marked places.
+    """
+
+    kind: str
+    label: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
+    dots: Sequence[tuple[float, float]] = ()
 
 
 def interval(estimate: Estimate, low: float, high: float) -> str:
@@ -21,11 +50,14 @@ def interval(estimate: Estimate, low: float, high: float) -> str:
     return _svg(label, HEIGHT, _scale(low, high) + _mark(estimate, low, high, HEIGHT / 2, "now"))
 
 
-def before_after(before: Estimate, after: Estimate, high: float) -> str:
-    """Two intervals on one scale from 0, the earlier above the later."""
-    label = f"before {_label(before)}; after {_label(after)}"
-    marks = _mark(before, 0.0, high, 11, "then") + _mark(after, 0.0, high, 22, "now")
-    return _svg(label, HEIGHT + 2, _scale(0.0, high) + marks)
+def marks(named: Mapping[str, tuple[str, Estimate]], high: float) -> str:
+    """Intervals one above the other on one scale from 0: name -> (class that colours it, estimate)."""
+    label = "; ".join(f"{name} {_label(estimate)}" for name, (_, estimate) in named.items())
+    drawn = (
+        _mark(estimate, 0.0, high, APART * (place + 1), kind)
+        for place, (kind, estimate) in enumerate(named.values())
+    )
+    return _svg(label, APART * (len(named) + 1), _scale(0.0, high) + "".join(drawn))
 
 
 def stacked(counts: Mapping[str, int], order: Sequence[str]) -> str:
@@ -44,8 +76,39 @@ def stacked(counts: Mapping[str, int], order: Sequence[str]) -> str:
     return _svg("; ".join(f"{counts[name]} {name}" for name in order if counts.get(name)), 28, parts)
 
 
-def _svg(label: str, height: int, inside: str) -> str:
+def lines(its: Sequence[Line], x: tuple[float, float], top: float, xs: Sequence[str], ys: Sequence[str]) -> str:
+    """Lines from `x[0]` to `x[1]` and from 0 to `top`; the names of the places at even steps along the axes."""
+    inside = "".join(_band(line, x, top) for line in its) + "".join(_path(line, x, top) for line in its)
+    grid = "".join(_rule(place / (len(ys) - 1)) for place in range(len(ys)))
+    dots = "".join(
+        f'<circle class="{line.kind} dot" cx="{100 * _share(a, *x):.2f}%" cy="{TALL * (1 - _share(b, 0, top)):.1f}" '
+        'r="5"/>'
+        for line in its
+        for a, b in line.dots
+    )
+    drawn = (
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="{TALL}">{inside}</svg>'
+    )
+    label = "; ".join(line.label for line in its)
+    return (
+        f'<div class="chart"><div class="ys">{_names(reversed(ys))}</div>{_svg(label, TALL, grid + drawn + dots)}'
+        f'<div class="xs">{_names(xs)}</div></div>'
+    )
+
+
+def scale(highest: float) -> tuple[float, list[str]]:
+    """Where a scale from 0 ends that has room for `highest`, and the names of its places."""
+    power = 10.0 ** math.floor(math.log10(highest)) if highest > 0 else 0.1
+    top = next(step * power for step in NICE if step * power >= highest * (1 - 1e-9))
+    return top, [f"{top * part / 4:.3g}" for part in range(5)]
+
+
+def _svg(label: str, height: float, inside: str) -> str:
     return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{height}">{inside}</svg>'
+
+
+def _names(names: Iterable[str]) -> str:
+    return "".join(f"<span>{escape(name)}</span>" for name in names)
 
 
 def _scale(low: float, high: float) -> str:
@@ -55,6 +118,28 @@ def _scale(low: float, high: float) -> str:
 
 def _line(at: float, name: str) -> str:
     return f'<line class="{name}" x1="{at}%" x2="{at}%" y1="0" y2="100%"/>'
+
+
+def _rule(share: float) -> str:
+    at = round(100 * share, 2)
+    return f'<line class="axis" x1="0" x2="100%" y1="{at}%" y2="{at}%"/>'
+
+
+def _path(line: Line, x: tuple[float, float], top: float) -> str:
+    points = " ".join(_at(a, b, x, top) for a, b in line.points)
+    return f'<polyline class="{line.kind} line" points="{points}"/>'
+
+
+def _band(line: Line, x: tuple[float, float], top: float) -> str:
+    if not line.band:
+        return ""
+    above = [_at(a, high, x, top) for a, _, high in line.band]
+    below = [_at(a, low, x, top) for a, low, _ in reversed(line.band)]
+    return f'<polygon class="{line.kind} area" points="{" ".join([*above, *below])}"/>'
+
+
+def _at(a: float, b: float, x: tuple[float, float], top: float) -> str:
+    return f"{100 * _share(a, *x):.2f},{100 * (1 - _share(b, 0, top)):.2f}"
 
 
 def _mark(estimate: Estimate, low: float, high: float, y: float, name: str) -> str:
@@ -68,8 +153,11 @@ def _mark(estimate: Estimate, low: float, high: float, y: float, name: str) -> s
 
 def _x(value: float, low: float, high: float) -> float:
     """Per cent from the left."""
-    share = (min(max(value, low), high) - low) / (high - low)
-    return round(MARGIN + share * (100 - 2 * MARGIN), 2)
+    return round(MARGIN + _share(value, low, high) * (100 - 2 * MARGIN), 2)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (min(max(value, low), high) - low) / (high - low)
 
 
 def _label(estimate: Estimate) -> str:
