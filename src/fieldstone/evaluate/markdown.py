@@ -21,7 +21,7 @@ from fieldstone.evaluate.lost import STAGES
 
 Content = Mapping[str, Any]
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
 def render_markdown(content: Content) -> str:

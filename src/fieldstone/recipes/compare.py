@@ -128,6 +128,7 @@ def compare(
         if not keep:
             shutil.rmtree(folder / name / "models", ignore_errors=True)
     found = {title: _joined(title, names, runs, judged) for title, judged in sets.items()}
+    found = {title: _with_passages(workspace, its) for title, its in found.items()}
     evaluation = Evaluation(
         date=datetime.now(UTC), sets=found, notes=(*notes, *map(_in_words, runs)), settings={}
     )
@@ -255,6 +256,18 @@ def _joined(title: str, names: Sequence[str], runs: Sequence[Run], judged: Seque
             averaged.append({"system": name, "id": same[0]["id"], "measures": measures})
     rows = [{**row, "system": f"{run.recipe}, seed {run.seed}"} for run in runs for row in run.rows[title]]
     return replace(summarise(averaged, judged, names), rows=rows)
+
+
+def _with_passages(workspace: Workspace, questions: QuestionSet) -> QuestionSet:
+    """With the passages that the report shows; every recipe had the same."""
+    from fieldstone.evaluate.run import passages_shown
+
+    library = workspace.library()
+    try:
+        settings = choose_settings(None, workspace.stored_settings())
+        return replace(questions, passages=passages_shown(library, questions.rows, settings))
+    finally:
+        library.close()
 
 
 def _sum(values: Sequence[Value]) -> tuple[float, float] | None:

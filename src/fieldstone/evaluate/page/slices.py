@@ -81,6 +81,7 @@ def _rows(parts: Sequence[Content], systems: Sequence[str], colour: Mapping[str,
         drawn = chart.marks({name: (colour[name], its) for name, its in found.items()}, 1.0)
         yield f'<tr><th scope="row">{escape(part["name"] or "none named")}</th><td class="plot">{drawn}</td>'
         for name in systems:
-            yield f'<td class="number">{number(found[name].value) if name in found else ""}</td>'
+            key = f'<span class="key {colour[name]}"></span>' if len(systems) > 1 else ""
+            yield f'<td class="number">{key + number(found[name].value) if name in found else ""}</td>'
         yield f'<td class="count">{part["n"]:,}</td></tr>'
     yield "</tbody>"
