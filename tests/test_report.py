@@ -372,9 +372,9 @@ def test_the_headline_of_several_systems():
     content["differences"]["two - <one>"]["F1"] = few
     assert "a difference that may be chance." in headline(content)
     content["differences"]["two - <one>"]["F1"] = few | {"high": -0.2}
-    content["tests"] = {"two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3}}}
+    content["tests"] = {"two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3, "detectable": 0.2}}}
     assert "a difference that may be chance." in headline(content)
-    assert "1 won, 2 tied, 3 lost, p = 0.030, after Holm 0.090" in " ".join(Page(render_page(content)).words)
+    assert "1 won, 2 tied, 3 lost; p = 0.030, after Holm 0.090" in " ".join(Page(render_page(content)).words)
 
 
 def test_the_headline_of_one_system():

@@ -85,6 +85,8 @@ class Chosen:
 class RiskCoverage:
     """The curve of one system on n questions, `unanswerable` of which the documents do not answer.
 
+    Of a system that ran several times, each run's answer counts as a question.
+
     `aurc` is the area under the whole curve, `excess` by how much it is above that of the best order of the
     same answers; both None where the curve ends early. `kinds`: of the unanswerable questions of each kind,
     the share that was refused.

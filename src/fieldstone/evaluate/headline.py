@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.findings import changes, estimate_of, per_cent, sets_of, short, why
+from fieldstone.evaluate.findings import (
+    CHANCE,
+    changes,
+    estimate_of,
+    per_cent,
+    sets_of,
+    short,
+    tests_of,
+    why,
+)
+from fieldstone.evaluate.significance import more_than_chance
 
 Content = Mapping[str, Any]
 
@@ -66,8 +76,7 @@ def _next(
     if pair is None:
         return said
     difference = Estimate(**questions["differences"][pair][measure])
-    holm = questions.get("tests", {}).get(pair, {}).get(measure, {}).get("holm")
-    told = difference.beyond_noise and (holm is None or holm < 0.05)
+    told = more_than_chance(difference, tests_of(questions, pair).get(measure))
     return f"{said}, a difference that {'is more than chance' if told else 'may be chance'}"
 
 
@@ -84,7 +93,9 @@ def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
         if change is not None and change.change is not None:
             values = f"{short(change.before.value)} to {short(change.after.value)}"
             by = short(change.change.value, signed=True)
-            yield f"{clause}: {change.measure} went from {values}{where} ({by}, {_interval(change.change)}"
+            chance = "" if change.verdict else CHANCE
+            said = f"{clause}: {change.measure} went from {values}{where} ({by}, {_interval(change.change)})"
+            yield said + chance
         elif difference is not None:
             yield f"{clause}: {verdict['measure']} changed by {_by(difference)} where the gate looked"
         else:
@@ -94,16 +105,15 @@ def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
 def _declined(verdict: Content) -> str:
     """The reason in brief where the numbers are all of it, else as the gate wrote it."""
     difference = estimate_of(verdict.get("difference"))
-    if difference is None or (difference.value > 0 and difference.beyond_noise):
+    if difference is None or (difference.value > 0 and more_than_chance(difference)):
         return why(verdict).rstrip(".")
     return f"{verdict['measure']} changed by {_by(difference)}"
 
 
 def _by(difference: Estimate) -> str:
-    return f"{short(difference.value, signed=True)} ({_interval(difference)}"
+    chance = "" if more_than_chance(difference) else CHANCE
+    return f"{short(difference.value, signed=True)} ({_interval(difference)}){chance}"
 
 
 def _interval(difference: Estimate) -> str:
-    """The interval and the bracket that ends it, then what it means."""
-    low, high = short(difference.low, signed=True), short(difference.high, signed=True)
-    return f"95 % interval {low} to {high}){'' if difference.beyond_noise else ', which may be chance'}"
+    return f"95 % interval {short(difference.low, signed=True)} to {short(difference.high, signed=True)}"

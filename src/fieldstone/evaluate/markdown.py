@@ -13,11 +13,13 @@ from fieldstone.evaluate.findings import (
     number,
     sets_of,
     short,
+    tests_of,
     verdict_in_words,
     why,
 )
 from fieldstone.evaluate.headline import headline
 from fieldstone.evaluate.lost import STAGES
+from fieldstone.evaluate.significance import more_than_chance
 
 Content = Mapping[str, Any]
 
@@ -60,7 +62,7 @@ def _told(questions: Content) -> Iterator[str]:
     """The differences that are more than chance; how each measure changed, where this is before and after."""
     if found := changes(questions):
         rows = [
-            [c.measure, _change(c.change), c.verdict or verdict_in_words("", c.change)]
+            [c.measure, _change(c.change), c.verdict or verdict_in_words("", c.change, c.test)]
             for c in found
             if c.change is not None
         ]
@@ -68,14 +70,15 @@ def _told(questions: Content) -> Iterator[str]:
         return
     rows = []
     for pair, measures in questions["differences"].items():
+        tests = tests_of(questions, pair)
         for measure, values in measures.items():
-            estimate = Estimate(**values)
-            if estimate.beyond_noise:
-                test = questions.get("tests", {}).get(pair, {}).get(measure, {})
-                rows.append([pair, measure, _change(estimate), _p(test)])
+            estimate, test = Estimate(**values), tests.get(measure)
+            if more_than_chance(estimate, test):
+                won = f"{test.wins} / {test.ties} / {test.losses}" if test else ""
+                rows.append([pair, measure, _change(estimate), won, number(test.holm) if test else ""])
     if rows:
-        yield "Differences that are more than chance, each by itself:\n"
-        yield from _table(["systems", "measure", "difference", "p after Holm"], rows)
+        yield "Differences that are more than chance:\n"
+        yield from _table(["systems", "measure", "difference", "won / tied / lost", "p after Holm"], rows)
     elif questions["differences"]:
         yield "No difference between these systems is more than chance may make.\n"
 
@@ -134,11 +137,6 @@ def _cell(values: Content | None) -> str:
 def _change(estimate: Estimate) -> str:
     low, high = short(estimate.low, signed=True), short(estimate.high, signed=True)
     return f"{short(estimate.value, signed=True)} ({low} to {high})"
-
-
-def _p(test: Content) -> str:
-    holm = test.get("holm")
-    return "" if holm is None else number(holm)
 
 
 def _plain(text: str) -> str:

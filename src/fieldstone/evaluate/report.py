@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldstone.evaluate.abstention import WRONG, risk_coverage
+from fieldstone.evaluate.agreement import Agreement
 from fieldstone.evaluate.compare import Estimate
 from fieldstone.evaluate.findings import AFTER, BEFORE
 from fieldstone.evaluate.lost import answering, changed, lost, moved
 from fieldstone.evaluate.markdown import render_markdown
 from fieldstone.evaluate.page import render_page
+from fieldstone.evaluate.significance import Test
 from fieldstone.evaluate.slices import slices
 from fieldstone.evaluate.worst import passages_of, worst
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
+Tests = Mapping[str, Mapping[str, Test]]
 
 EXAMPLES = 10
 """So many questions won, and so many lost, are kept with a report."""
@@ -33,14 +36,16 @@ class QuestionSet:
 
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
-    such as how many questions could not be located; `passages` holds the text of those that the worst cases
-    speak of, by id. A build that tunes itself names its systems "before" and "after".
+    such as how many questions could not be located. `tests` hold what else is known of a difference, under the
+    same names; `passages` the text of those that the worst cases speak of, by id. A build that tunes itself
+    names its systems "before" and "after".
     """
 
     systems: Estimates = field(default_factory=dict)
     differences: Estimates = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    tests: Tests = field(default_factory=dict)
     passages: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -51,8 +56,9 @@ class Evaluation:
     With one set, what it shares with `QuestionSet` is as there. With several, the first counts in the
     headline: put "human questions" before "synthetic questions". `notes` then are about them all. `verdicts`
     are those of the gate as JSON objects: part, candidate, incumbent, measure, difference (an estimate or
-    None), accepted, forced, questions_needed, reason, guards. `curves` tell of the tuning of each candidate:
-    part, candidate, losses, scores, each a list of (step, value).
+    None), accepted, forced, questions_needed, reason, guards. `agreement` says how far synthetic questions
+    tell what human ones tell, where there are both. `curves` tell of the tuning of each candidate: part,
+    candidate, losses, scores, the last two lists of (step, value).
     """
 
     date: datetime
@@ -64,6 +70,8 @@ class Evaluation:
     sets: Mapping[str, QuestionSet] = field(default_factory=dict)
     verdicts: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tests: Tests = field(default_factory=dict)
+    agreement: Agreement | None = None
     passages: Mapping[str, str] = field(default_factory=dict)
     curves: tuple[Mapping[str, Any], ...] = ()
 
@@ -106,13 +114,12 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     `slices` are those of all systems (`slices.Slices`).
     """
     read = evaluation.settings.get("answer", {}).get("passages", PASSAGES_READ)
-    whole = QuestionSet(
-        evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows, evaluation.passages
-    )
+    whole = QuestionSet(**{part.name: getattr(evaluation, part.name) for part in fields(QuestionSet)})
     return {
         "date": evaluation.date.astimezone(UTC).isoformat(timespec="seconds"),
         **_set_as_json(whole, read),
         "sets": {name: _set_as_json(its, read) for name, its in evaluation.sets.items()},
+        "agreement": asdict(evaluation.agreement) if evaluation.agreement else None,
         "verdicts": [dict(verdict) for verdict in evaluation.verdicts],
         "curves": [dict(curve) for curve in evaluation.curves],
         "settings": dict(evaluation.settings),
@@ -131,6 +138,7 @@ def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
     return {
         "systems": _plain(questions.systems),
         "differences": _plain(questions.differences),
+        "tests": _plain(questions.tests),
         "notes": list(questions.notes),
         "lost": {system: lost(its, read) for system, its in rows.items()},
         "moved": moved(before, after, read),
@@ -149,10 +157,9 @@ def _all_rows(evaluation: Evaluation) -> Iterator[Mapping[str, Any]]:
         yield from ({"set": name, **row} for row in questions.rows)
 
 
-def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:
+def _plain(found: Estimates | Tests) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
-        name: {measure: asdict(estimate) for measure, estimate in measures.items()}
-        for name, measures in estimates.items()
+        name: {measure: asdict(its) for measure, its in measures.items()} for name, measures in found.items()
     }
 
 

@@ -15,6 +15,7 @@ from fieldstone.evaluate.compare import FEWEST, Estimate, Value, bootstrap_mean
 from fieldstone.evaluate.evidence import WORD
 from fieldstone.evaluate.lost import answering
 from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.seeds import total
 
 Row = Mapping[str, Any]
 
@@ -50,15 +51,15 @@ class Slices:
 def slices(rows: Sequence[Row]) -> Slices | None:
     """The parts of these rows of one or several systems; None without a row to judge.
 
-    Where some systems answer, those that only search are left out.
+    Of a system that ran several times, a question's value is the mean of its rows. Where some systems answer, those that only search are left out.
     """
     systems = answering(rows)
     measure = SCORE if systems else SEARCH_SCORE
-    scored: dict[str, dict[str, Value]] = {}
+    scored: dict[str, dict[str, list[Value]]] = {}
     questions: dict[str, Row] = {}
     for row in rows:
         if (value := _score(row, measure)) is not None:
-            scored.setdefault(row["system"], {})[row["id"]] = value
+            scored.setdefault(row["system"], {}).setdefault(row["id"], []).append(value)
             questions[row["id"]] = row
     if not scored:
         return None
@@ -85,11 +86,13 @@ def _score(row: Row, measure: str) -> Value:
     return value
 
 
-def _slice(name: str, questions: Sequence[Row], scored: Mapping[str, Mapping[str, Value]]) -> Slice:
+def _slice(
+    name: str, questions: Sequence[Row], scored: Mapping[str, Mapping[str, Sequence[Value]]]
+) -> Slice:
     clusters = [row.get("source") or row["id"] for row in questions]
     found = {}
     for system, values in scored.items() if len(questions) >= FEWEST else ():
-        estimate = bootstrap_mean([values.get(row["id"]) for row in questions], clusters)
+        estimate = bootstrap_mean([total(values.get(row["id"], ())) for row in questions], clusters)
         if estimate is not None:
             found[system] = estimate
     return Slice(name, len(questions), found)

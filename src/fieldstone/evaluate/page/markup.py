@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from typing import Any
 
 from fieldstone.evaluate.compare import Estimate
 from fieldstone.evaluate.findings import AFTER, BEFORE, number
 from fieldstone.evaluate.page import chart
+from fieldstone.evaluate.significance import Test, more_than_chance
 
 COLOURS = 6
 """The page's style knows the classes c0 to c5."""
@@ -26,11 +26,11 @@ def difference_row(
     reach: float,
     words: str,
     kind: str = "",
-    test: Mapping[str, Any] | None = None,
+    test: Test | None = None,
 ) -> str:
     """A row of a table of differences; a test's p and wins are told under the verdict."""
     return (
-        f"<tr{'' if estimate.beyond_noise else ' class=noise'}>"
+        f"<tr{'' if more_than_chance(estimate, test) else ' class=noise'}>"
         f'<th scope="row">{escape(measure)}</th>'
         f'<td class="plot">{chart.interval(estimate, -reach, reach)}</td>'
         f'<td class="number">{number(estimate.value, signed=True)}</td>'
@@ -39,15 +39,12 @@ def difference_row(
     )
 
 
-def _tested(test: Mapping[str, Any] | None) -> str:
-    """Won, tied and lost questions and the p value, corrected where that is known."""
-    if not test:
+def _tested(test: Test | None) -> str:
+    """Won, tied and lost questions, and the p value."""
+    if test is None:
         return ""
-    counts = f"{test['wins']} won, {test['ties']} tied, {test['losses']} lost"
-    told = [counts] if test.get("p") is None else [counts, f"p = {number(test['p'])}"]
-    if test.get("holm") is not None:
-        told.append(f"after Holm {number(test['holm'])}")
-    return f'<span class="test">{", ".join(told)}</span>'
+    p = f"p = {number(test.p)}" + ("" if test.holm == test.p else f", after Holm {number(test.holm)}")
+    return f'<span class="test">{test.wins} won, {test.ties} tied, {test.losses} lost; {p}</span>'
 
 
 def reach_of(pairs: Iterable[Mapping[str, Estimate]], measure: str) -> float:

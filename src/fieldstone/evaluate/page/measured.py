@@ -16,6 +16,7 @@ from fieldstone.evaluate.findings import (
     gaps,
     number,
     sets_of,
+    tests_of,
     verdict_in_words,
 )
 from fieldstone.evaluate.page import chart
@@ -26,6 +27,7 @@ from fieldstone.evaluate.page.markup import (
     reach_of,
     table_head,
 )
+from fieldstone.evaluate.significance import Test, more_than_chance
 
 Content = Mapping[str, Any]
 
@@ -52,7 +54,7 @@ def measured_section(content: Content) -> Iterator[str]:
         yield from note_list(questions["notes"] if name else ())
         if found := changes(questions):
             yield from _before_after(found)
-            yield from _changes(found, questions)
+            yield from _changes(found)
         else:
             yield from _systems(questions["systems"])
             yield from _differences(questions)
@@ -63,36 +65,33 @@ def measured_section(content: Content) -> Iterator[str]:
 def _before_after(found: Sequence[Change]) -> Iterator[str]:
     yield table_head("rows", "measure", "", "before", "after", "change")
     yield "<tbody>"
-    for measure, before, after, change in found:
-        by = number(change.value, signed=True) if change else ""
-        verdict = Change(measure, before, after, change).verdict
-        drawn = chart.marks(
-            {BEFORE: ("then", before), AFTER: ("now", after)}, max(1.0, before.high, after.high)
-        )
+    for its in found:
+        by = number(its.change.value, signed=True) if its.change else ""
+        both = {BEFORE: ("then", its.before), AFTER: ("now", its.after)}
+        drawn = chart.marks(both, max(1.0, its.before.high, its.after.high))
         yield (
-            f'<tr><th scope="row">{escape(measure)}</th><td class="plot">{drawn}</td>'
-            f'<td class="number arrow">{number(before.value)}</td>'
-            f'<td class="number">{number(after.value)}</td><td class="number {verdict}">{by}</td></tr>'
+            f'<tr><th scope="row">{escape(its.measure)}</th><td class="plot">{drawn}</td>'
+            f'<td class="number arrow">{number(its.before.value)}</td>'
+            f'<td class="number">{number(its.after.value)}</td>'
+            f'<td class="number {its.verdict}">{by}</td></tr>'
         )
     yield "</tbody></table></div>"
 
 
-def _changes(found: Sequence[Change], questions: Content) -> Iterator[str]:
+def _changes(found: Sequence[Change]) -> Iterator[str]:
     paired = {c.measure: c.change for c in found if c.change}
     if not paired:
         return
     less = " and ".join(measure for measure in paired if measure in LESS_IS_BETTER)
     yield '<p class="soft after">The change, on the same questions. Where the bar crosses the line at zero, '
     yield f"it may be chance. {f'Less is better in {escape(less)}.' if less else ''}</p>"
-    tests = questions.get("tests", {}).get(f"{AFTER} - {BEFORE}", {})
     yield table_head("rows", "measure", "", "change", "95 % interval", "verdict")
     yield "<tbody>"
     for change in found:
         if change.change:
-            words = change.verdict or verdict_in_words("", change.change)
+            words = change.verdict or verdict_in_words("", change.change, change.test)
             reach = reach_of([paired], change.measure)
-            test = tests.get(change.measure)
-            yield difference_row(change.measure, change.change, reach, words, change.verdict, test)
+            yield difference_row(change.measure, change.change, reach, words, change.verdict, change.test)
     yield "</tbody></table></div>"
 
 
@@ -151,20 +150,21 @@ def _differences(questions: Content) -> Iterator[str]:
         "difference lies within the noise and these questions cannot tell the two apart.</p>"
     )
     for pair, measures in pairs.items():
-        tests = questions.get("tests", {}).get(pair, {})
+        tests = tests_of(questions, pair)
         yield f"<details{' open' if len(pairs) <= OPEN else ''}><summary>{escape(pair)}"
-        yield f' <span class="soft">{_in_short(measures)}</span></summary>'
+        yield f' <span class="soft">{_in_short(measures, tests)}</span></summary>'
         yield table_head("rows", "measure", "", "by", "95 % interval", "verdict") + "<tbody>"
         for measure, estimate in measures.items():
             reach = reach_of(pairs.values(), measure)
-            words = verdict_in_words(pair, estimate)
-            yield difference_row(measure, estimate, reach, words, test=tests.get(measure))
+            test = tests.get(measure)
+            words = verdict_in_words(pair, estimate, test)
+            yield difference_row(measure, estimate, reach, words, test=test)
         yield "</tbody></table></div></details>"
 
 
-def _in_short(measures: Mapping[str, Estimate]) -> str:
+def _in_short(measures: Mapping[str, Estimate], tests: Mapping[str, Test]) -> str:
     """How many measures tell the two apart."""
-    higher = sum(e.beyond_noise and e.value > 0 for e in measures.values())
-    lower = sum(e.beyond_noise and e.value < 0 for e in measures.values())
-    counted = {"higher": higher, "lower": lower, "within the noise": len(measures) - higher - lower}
+    told = [e for measure, e in measures.items() if more_than_chance(e, tests.get(measure))]
+    higher = sum(e.value > 0 for e in told)
+    counted = {"higher": higher, "lower": len(told) - higher, "within the noise": len(measures) - len(told)}
     return ", ".join(f"{count} {words}" for words, count in counted.items() if count)
