@@ -66,7 +66,7 @@ def drawn(n, unsaid=True):
     rows = []
     for number in range(n):
         confidence = round(float(RANDOM.random()), 2)
-        said = str(RANDOM.choice(["at ten", "at six"]))
+        said = str(RANDOM.choice(["at ten", "never"]))
         more = {"abstain_below": 0.4} | ({"unsaid": said} if unsaid else {})
         wanted = ("at ten",) if RANDOM.random() < 0.7 else ()
         answer = said if confidence >= 0.4 else ""

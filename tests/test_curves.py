@@ -35,7 +35,9 @@ def test_a_log_tells_its_steps(tmp_path):
     assert curve(tmp_path, name)["losses"] == [(5, 0.7)]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"losses": 3}', '{"losses": ["x"]}', '{"log": [{"loss": 1}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"losses": 3}', '{"losses": ["x"]}', '{"log": [{"loss": 1}]}']
+)
 def test_what_cannot_be_read_has_no_curve(tmp_path, text):
     (tmp_path / "tuned.json").write_text(text)
     assert curve(tmp_path, ".") is None

@@ -40,7 +40,9 @@ def report(tmp_path):
 
 def test_files_lie_in_a_folder_named_by_the_date(report, tmp_path):
     folder = tmp_path / "reports" / "20260131T120005Z"
-    assert report == tuple(folder / name for name in ("report.json", "report.html", "rows.jsonl", "report.md"))
+    assert report == tuple(
+        folder / name for name in ("report.json", "report.html", "rows.jsonl", "report.md")
+    )
     assert write_report(tmp_path / "reports", EVALUATION).json.parent.name == "20260131T120005Z-2"
 
 
@@ -365,14 +367,16 @@ def test_the_headline_of_several_systems():
     content = as_json(several())
     assert headline(content) == (
         "Of 2 systems <one> has the highest F1, .61 (95 % interval .50 to .70, 40 questions); two has .31, a "
-        "difference that is more than chance. It answers 90 % of the questions, and 27.8 % of these answers "
+        "difference that is more than chance. It answers 90 % of the questions, and 33.3 % of these answers "
         "are wrong."
     )
     few = {"value": -0.3, "low": -0.4, "high": 0.2, "n": 40}
     content["differences"]["two - <one>"]["F1"] = few
     assert "a difference that may be chance." in headline(content)
     content["differences"]["two - <one>"]["F1"] = few | {"high": -0.2}
-    content["tests"] = {"two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3, "detectable": 0.2}}}
+    content["tests"] = {
+        "two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3, "detectable": 0.2}}
+    }
     assert "a difference that may be chance." in headline(content)
     assert "1 won, 2 tied, 3 lost; p = 0.030, after Holm 0.090" in " ".join(Page(render_page(content)).words)
 

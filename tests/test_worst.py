@@ -3,7 +3,9 @@
 from fieldstone.evaluate.worst import CASES, passages_of, worst
 
 
-def row(name, *, answer="wrong", confidence=0.5, cited="b", found=("a", "b"), relevant=("a",), wanted=("ten",)):
+def row(
+    name, *, answer="wrong", confidence=0.5, cited="b", found=("a", "b"), relevant=("a",), wanted=("ten",)
+):
     return {
         "id": name,
         "question": name,

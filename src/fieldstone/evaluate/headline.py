@@ -66,9 +66,7 @@ def _compared(content: Content) -> str:
     return said
 
 
-def _next(
-    questions: Content, measure: str, best: str, second: str, found: Mapping[str, Estimate]
-) -> str:
+def _next(questions: Content, measure: str, best: str, second: str, found: Mapping[str, Estimate]) -> str:
     """The second system, and whether the difference may be chance."""
     pairs = (f"{best} - {second}", f"{second} - {best}")
     pair = next((pair for pair in pairs if measure in questions["differences"].get(pair, {})), None)

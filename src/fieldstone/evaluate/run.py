@@ -120,9 +120,7 @@ def measure(
     return replace(found, passages=passages_shown(first.index.library, rows, first.settings))
 
 
-def passages_shown(
-    library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings
-) -> dict[str, str]:
+def passages_shown(library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, str]:
     """Id -> text of the passages that a report of these rows shows: those of each system's worst cases."""
     cases = [case for its in answering_rows(rows).values() for case in worst(its, settings.answer.passages)]
     return library.passage_texts(library.passages(passages_of(cases)))

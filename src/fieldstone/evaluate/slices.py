@@ -27,7 +27,12 @@ SEARCH_SCORE = "recall@5"
 
 ASKS = re.compile(r"\b(how many|how much|how|who|whom|whose|what|which|when|where|why)\b", re.IGNORECASE)
 
-SAME_WORD = {"how many": "how many, how much", "how much": "how many, how much", "whom": "who", "whose": "who"}
+SAME_WORD = {
+    "how many": "how many, how much",
+    "how much": "how many, how much",
+    "whom": "who",
+    "whose": "who",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,7 @@ def _score(row: Row, measure: str) -> Value:
     return value
 
 
-def _slice(
-    name: str, questions: Sequence[Row], scored: Mapping[str, Mapping[str, Sequence[Value]]]
-) -> Slice:
+def _slice(name: str, questions: Sequence[Row], scored: Mapping[str, Mapping[str, Sequence[Value]]]) -> Slice:
     clusters = [row.get("source") or row["id"] for row in questions]
     found = {}
     for system, values in scored.items() if len(questions) >= FEWEST else ():

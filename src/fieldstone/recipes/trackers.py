@@ -1,7 +1,7 @@
-"""The losses and dev scores of a tuned candidate, told to a tracker of experiments: `report_to` of the settings.
+"""The losses and dev scores of a tuned candidate, told to the tracker of experiments that `report_to` names.
 
-Transformers' own callbacks do the telling. Where a tracker keeps what it is told is its own affair: wandb sends
-it to its maker unless told otherwise.
+Transformers' own callbacks do the telling. Where a tracker keeps what it is told is its own affair: wandb
+sends it to its maker unless told otherwise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def check_tracker(name: str) -> None:
 def tell_tracker(name: str, workspace: Path, candidate: str) -> str:
     """Tell the tracker of a candidate such as `models/retriever/ID`; says what became of it.
 
-    The name of the run is that of the candidate; what lies on this machine lies in `WORKSPACE/runs`. A tracker
-    that fails does not undo the tuning.
+    The run has the candidate's name; files that a tracker keeps here lie in `WORKSPACE/runs` unless it has a
+    place of its own. A tracker that fails does not undo the tuning.
     """
     found = curve(workspace, candidate)
     if found is None:
@@ -50,7 +50,9 @@ def _tell(name: str, folder: Path, steps: dict[int, dict[str, float]]) -> None:
     from transformers.integrations import get_reporting_integration_callbacks
 
     callback = get_reporting_integration_callbacks([name])[0]()
-    arguments: Any = TrainingArguments(str(folder), run_name=folder.name, project="fieldstone", report_to="none")
+    arguments: Any = TrainingArguments(
+        str(folder), run_name=folder.name, project="fieldstone", report_to="none"
+    )
     state, control = TrainerState(), TrainerControl()
     state.is_world_process_zero = state.is_local_process_zero = True
     callback.on_train_begin(arguments, state, control, model=None)

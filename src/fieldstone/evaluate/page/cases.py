@@ -90,7 +90,9 @@ def _passage(title: str, text: str, case: Content) -> str:
     quoted = find(case["quote"], text)[:1] if case["quote"] else []
     right = [span for answer in case["wanted"] for span in find_words(answer, text)]
     start, end = _window(text, [*right, *quoted])
-    shown = f"{'… ' if start else ''}{_marked(text, quoted, right, start, end)}{' …' if end < len(text) else ''}"
+    shown = (
+        f"{'… ' if start else ''}{_marked(text, quoted, right, start, end)}{' …' if end < len(text) else ''}"
+    )
     return f'<p class="soft cap">{title}</p><blockquote class="passage">{shown}</blockquote>'
 
 

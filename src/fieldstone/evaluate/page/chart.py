@@ -76,7 +76,9 @@ def stacked(counts: Mapping[str, int], order: Sequence[str]) -> str:
     return _svg("; ".join(f"{counts[name]} {name}" for name in order if counts.get(name)), 28, parts)
 
 
-def lines(its: Sequence[Line], x: tuple[float, float], top: float, xs: Sequence[str], ys: Sequence[str]) -> str:
+def lines(
+    its: Sequence[Line], x: tuple[float, float], top: float, xs: Sequence[str], ys: Sequence[str]
+) -> str:
     """Lines from `x[0]` to `x[1]` and from 0 to `top`; the names of the places at even steps along the axes."""
     inside = "".join(_band(line, x, top) for line in its) + "".join(_path(line, x, top) for line in its)
     grid = "".join(_rule(place / (len(ys) - 1)) for place in range(len(ys)))

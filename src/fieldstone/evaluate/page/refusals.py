@@ -73,7 +73,9 @@ def _table(systems: Mapping[str, Content]) -> Iterator[str]:
         "unanswerable that were refused": "recall",
         "refusal F1": "f1",
     }
-    yield table_head("wrapped", "system", "threshold", *columns, "area under the line", "above the best order")
+    yield table_head(
+        "wrapped", "system", "threshold", *columns, "area under the line", "above the best order"
+    )
     yield "<tbody>"
     for system, found in systems.items():
         threshold = found["chosen"]["threshold"]
