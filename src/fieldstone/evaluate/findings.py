@@ -5,7 +5,7 @@ All of it reads the plain JSON that `report.as_json` makes, so that an old repor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fieldstone.evaluate.compare import Estimate, questions_to_tell, unpaired_difference

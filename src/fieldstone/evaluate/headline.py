@@ -25,7 +25,7 @@ DECIDING = ("correctness", "F1", "EM", "nDCG@10", "recall@5")
 
 
 def headline(content: Content) -> str:
-    """What tuning changed, or else which system is best and how sure that is; empty where nothing was measured."""
+    """What tuning changed, or else which system is best, and how sure that is; empty without a measure."""
     return _tuned(content) or _compared(content)
 
 

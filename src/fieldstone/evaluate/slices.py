@@ -56,7 +56,8 @@ class Slices:
 def slices(rows: Sequence[Row]) -> Slices | None:
     """The parts of these rows of one or several systems; None without a row to judge.
 
-    Of a system that ran several times, a question's value is the mean of its rows. Where some systems answer, those that only search are left out.
+    Of a system that ran several times, a question's value is the mean of its rows. Where some systems answer,
+    those that only search are left out.
     """
     systems = answering(rows)
     measure = SCORE if systems else SEARCH_SCORE

@@ -1,4 +1,4 @@
-"""The sections of a report that show single questions: won and lost by tuning, and the worst of each system."""
+"""The sections of a report that show single questions: won and lost by tuning, and the worst answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def worst_section(content: Content) -> Iterator[str]:
         best = AFTER if AFTER in cases else next(iter(cases))
         for system in (best, *(other for other in cases if other != best)):
             title = f"{name}: {system}" if name else system
-            yield f'<details{" open" if system == best else ""}><summary class="cap">{escape(title)}</summary>'
+            unfolded = " open" if system == best else ""
+            yield f'<details{unfolded}><summary class="cap">{escape(title)}</summary>'
             yield '<div class="worst">'
             for case in cases[system]:
                 yield from _case(case, questions.get("passages", {}))

@@ -79,21 +79,21 @@ def stacked(counts: Mapping[str, int], order: Sequence[str]) -> str:
 def lines(
     its: Sequence[Line], x: tuple[float, float], top: float, xs: Sequence[str], ys: Sequence[str]
 ) -> str:
-    """Lines from `x[0]` to `x[1]` and from 0 to `top`; the names of the places at even steps along the axes."""
+    """Lines from `x[0]` to `x[1]` and from 0 to `top`; `xs` and `ys` name places at even steps."""
     inside = "".join(_band(line, x, top) for line in its) + "".join(_path(line, x, top) for line in its)
     grid = "".join(_rule(place / (len(ys) - 1)) for place in range(len(ys)))
     dots = "".join(
-        f'<circle class="{line.kind} dot" cx="{100 * _share(a, *x):.2f}%" cy="{TALL * (1 - _share(b, 0, top)):.1f}" '
-        'r="5"/>'
+        f'<circle class="{line.kind} dot" r="5" cx="{100 * _share(a, *x):.2f}%" '
+        f'cy="{TALL * (1 - _share(b, 0, top)):.1f}"/>'
         for line in its
         for a, b in line.dots
     )
     drawn = (
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="{TALL}">{inside}</svg>'
     )
-    label = "; ".join(line.label for line in its)
+    whole = _svg("; ".join(line.label for line in its), TALL, grid + drawn + dots)
     return (
-        f'<div class="chart"><div class="ys">{_names(reversed(ys))}</div>{_svg(label, TALL, grid + drawn + dots)}'
+        f'<div class="chart"><div class="ys">{_names(reversed(ys))}</div>{whole}'
         f'<div class="xs">{_names(xs)}</div></div>'
     )
 

@@ -1,4 +1,4 @@
-"""The section of a report about what was measured: each measure by system, and the differences between them."""
+"""The section of a report about what was measured: each measure by system, and the differences."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ OPEN = 3
 
 MEANS = (
     "Each dot is a mean over questions, each bar its 95 % interval: where the mean would lie with other "
-    "questions and documents of the same kind. The scale runs from 0 to 1, or to the greatest value where that "
-    "is above 1."
+    "questions and documents of the same kind. The scale runs from 0 to 1, or to the greatest value where "
+    "that is above 1."
 )
 
 

@@ -93,8 +93,8 @@ def _kinds(systems: Mapping[str, Content]) -> Iterator[str]:
     kinds = list(dict.fromkeys(kind for found in systems.values() for kind in found["kinds"]))
     if not kinds:
         return
-    yield '<p class="soft after">Of the questions that the documents do not answer, the share that was refused '
-    yield "by kind. A near miss looks as if they did.</p>"
+    yield '<p class="soft after">Of the questions that the documents do not answer, the share that was '
+    yield "refused, by kind. A near miss looks as if they did.</p>"
     yield table_head("wrapped", "system", *map(escape, kinds)) + "<tbody>"
     for system, found in systems.items():
         cells = "".join(f'<td class="number">{_cell(found["kinds"].get(kind))}</td>' for kind in kinds)

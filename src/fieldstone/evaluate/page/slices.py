@@ -30,8 +30,8 @@ def slice_section(content: Content) -> Iterator[str]:
     shown = {name: its["slices"] for name, its in sets_of(content).items() if its.get("slices")}
     if not any(its["by"] for its in shown.values()):
         return
-    yield '<h2>Parts of the questions</h2><p class="soft">With many parts some fall out high or low by chance: '
-    yield "this says where to look. "
+    yield '<h2>Parts of the questions</h2><p class="soft">With many parts some fall out high or low by '
+    yield "chance: this says where to look. "
     yield f"A part of fewer than {FEWEST} questions is named and not judged.</p>"
     for name, its in shown.items():
         systems = _drawn(its)
