@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fieldstone.evaluate.compare import Estimate, questions_to_tell, unpaired_difference
+from fieldstone.evaluate.compare import FEWEST, Estimate, questions_to_tell, unpaired_difference
 from fieldstone.evaluate.significance import Test, more_than_chance
 
 BEFORE, AFTER = "before", "after"
@@ -101,12 +101,18 @@ def verdict_in_words(pair: str, estimate: Estimate, test: Test | None = None) ->
     """Which of a pair such as `fused - dense` is higher, or how many questions would tell."""
     if more_than_chance(estimate, test):
         return f"{pair.partition(' - ')[0]} is {'higher' if estimate.value > 0 else 'lower'}"
-    needed = questions_to_tell(estimate) if test is None else test.questions
-    if estimate.value == 0 or (needed or 0) > 1000 * estimate.n:
+    if estimate.value == 0:
         return "no difference"
-    if needed is None:
-        return "within the noise"
-    return f"within the noise; about {round_up(max(needed, estimate.n + 1)):,} questions would tell"
+    needed = questions_needed(estimate, test)
+    return f"within the noise; about {needed:,} questions would tell" if needed else "within the noise"
+
+
+def questions_needed(estimate: Estimate, test: Test | None = None) -> int | None:
+    """About how many questions would tell a difference within the noise; None where no number helps."""
+    needed = questions_to_tell(estimate) if test is None else test.questions
+    if needed is None or needed > 1000 * estimate.n:
+        return None
+    return round_up(max(needed, estimate.n + 1, FEWEST))
 
 
 def number(value: float, *, signed: bool = False) -> str:

@@ -37,8 +37,8 @@ class QuestionSet:
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. `tests` hold what else is known of a difference, under
-    the same names; `passages` the text of those that the worst cases speak of, by id. A build that tunes itself
-    names its systems "before" and "after".
+    the same names; `passages` the text of those that the worst cases speak of, by id. A build that tunes
+    itself names its systems "before" and "after".
     """
 
     systems: Estimates = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
+from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
@@ -53,12 +54,14 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    written: Sequence[Example] = (),
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
     Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
-    measure but refusal. Where a latency is asked for, questions are asked one at a time.
+    measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
+    examples, these are asked as well, as a set of their own, and compared with the questions.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -70,23 +73,29 @@ def evaluate(
     library = opened.index.library
     judged, missing = judge(library, questions)
     answering = [name for name in names if "/" in name]
-    result = measure(
-        {name: replace(opened, settings=variant) for name, variant in variants.items()},
-        judged,
-        answering,
-        progress,
-        measures,
-    )
-    return Evaluation(
+    asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
+    result = measure(asked, judged, answering, progress, measures)
+    whole = Evaluation(
         date=datetime.now(UTC),
-        systems=result.systems,
-        differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing, *_not_measured(result, measures)),
-        rows=result.rows,
-        tests=result.tests,
-        passages=result.passages,
+        notes=(*missing, *_not_measured(result, measures)),
     )
+    if not written:
+        return replace(
+            whole,
+            systems=result.systems,
+            differences=result.differences,
+            tests=result.tests,
+            notes=(*result.notes, *whole.notes),
+            rows=result.rows,
+            passages=result.passages,
+        )
+    others = judge_examples(library, written)
+    other = measure(asked, others, answering, progress, measures)
+    compared = agreement(
+        measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
+    )
+    return replace(whole, sets={YOURS: result, WRITTEN: other}, agreement=compared)
 
 
 def measure(
