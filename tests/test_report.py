@@ -345,7 +345,7 @@ def test_all_that_the_page_shows_of_several_systems_stands_in_the_json():
     for parts in content["slices"]["by"].values():
         for part in parts:
             values = [f"{its['value']:.3f}" for its in part["systems"].values()]
-            assert f"{part['name'] or 'none named'} {' '.join(values)} {part['n']}" in words
+            assert f"{part['name'] or 'about no document'} {' '.join(values)} {part['n']}" in words
     for counts in content["lost"].values():
         assert sum(counts.values()) == 40
     for system, cases in content["worst"].items():

@@ -13,7 +13,7 @@ from fieldstone.quotes import Span, find, find_words
 
 Content = Mapping[str, Any]
 
-LONGEST = 1600
+LONGEST = 1200
 """Characters of a passage that are shown; beyond, the part around what is marked."""
 
 

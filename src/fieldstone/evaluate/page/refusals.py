@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.findings import number, per_cent, sets_of, short
+from fieldstone.evaluate.findings import per_cent, sets_of, short
 from fieldstone.evaluate.page import chart
 from fieldstone.evaluate.page.markup import colours, heading, table_head
 
@@ -47,11 +47,10 @@ def _chart(systems: Mapping[str, Content]) -> Iterator[str]:
         drawn.append(chart.Line(colour[system], label, points, kept, dots))
     if not any(line.points for line in drawn):
         return
-    yield '<figure><p class="legend">'
+    yield "<figure>"
     if len(systems) > 1:
-        for system in systems:
-            yield f'<span><span class="key {colour[system]}"></span>{escape(system)}</span>'
-    yield "</p>"
+        keys = (f'<span class="key {colour[system]}"></span>{escape(system)}' for system in systems)
+        yield f'<p class="legend">{"".join(f"<span>{key}</span>" for key in keys)}</p>'
     risks = [point["risk"] for found in systems.values() for point in found["points"]]
     top, names = chart.scale(min(1.0, max(0.1, *risks)))
     places = [per_cent(float(name)) for name in names]
@@ -73,20 +72,16 @@ def _table(systems: Mapping[str, Content]) -> Iterator[str]:
         "unanswerable that were refused": "recall",
         "refusal F1": "f1",
     }
-    yield table_head(
-        "wrapped", "system", "threshold", *columns, "area under the line", "above the best order"
+    yield from _rows(
+        {
+            system: {
+                "threshold": "" if (at := found["chosen"]["threshold"]) is None else short(at),
+                **{name: _estimate(found["chosen"][field]) for name, field in columns.items()},
+                "area under the line": _area(found),
+            }
+            for system, found in systems.items()
+        }
     )
-    yield "<tbody>"
-    for system, found in systems.items():
-        threshold = found["chosen"]["threshold"]
-        yield f'<tr><th scope="row">{escape(system)}</th>'
-        yield f'<td class="number">{"" if threshold is None else short(threshold)}</td>'
-        for name in columns.values():
-            yield f'<td class="number">{_cell(found["chosen"][name])}</td>'
-        for area in (found["aurc"], found["excess"]):
-            yield f'<td class="number">{"" if area is None else number(area)}</td>'
-        yield "</tr>"
-    yield "</tbody></table></div>"
 
 
 def _kinds(systems: Mapping[str, Content]) -> Iterator[str]:
@@ -95,14 +90,33 @@ def _kinds(systems: Mapping[str, Content]) -> Iterator[str]:
         return
     yield '<p class="soft after">Of the questions that the documents do not answer, the share that was '
     yield "refused, by kind. A near miss looks as if they did.</p>"
-    yield table_head("wrapped", "system", *map(escape, kinds)) + "<tbody>"
-    for system, found in systems.items():
-        cells = "".join(f'<td class="number">{_cell(found["kinds"].get(kind))}</td>' for kind in kinds)
-        yield f'<tr><th scope="row">{escape(system)}</th>{cells}</tr>'
+    yield from _rows(
+        {
+            system: {kind: _estimate(found["kinds"].get(kind)) for kind in kinds}
+            for system, found in systems.items()
+        }
+    )
+
+
+def _rows(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A row a system; on a phone each cell is a line that begins with its name."""
+    names = [escape(name) for name in next(iter(rows.values()))]
+    yield table_head("wrapped", "system", *names) + "<tbody>"
+    for system, cells in rows.items():
+        yield f'<tr><th scope="row">{escape(system)}</th>'
+        for name, cell in zip(names, cells.values(), strict=True):
+            yield f'<td class="number" data-name="{name}"><span>{cell}</span></td>'
+        yield "</tr>"
     yield "</tbody></table></div>"
 
 
-def _cell(values: Content | None) -> str:
+def _area(found: Content) -> str:
+    if found["aurc"] is None:
+        return ""
+    return f'{short(found["aurc"])}<span class="range">{short(found["excess"])} above the best order</span>'
+
+
+def _estimate(values: Content | None) -> str:
     if not values:
         return ""
     estimate = Estimate(**values)

@@ -19,6 +19,9 @@ SYSTEMS = 4
 PARTS = 12
 """So many parts of one division are shown unfolded, those with most questions."""
 
+FEW = 8
+"""So many small parts are named unfolded."""
+
 MEANING = {
     "answer score": "F1 of the answer; of a question that the documents do not answer, 1 for a refusal",
     "recall@5": "share of questions whose passage is among the first five",
@@ -37,12 +40,11 @@ def slice_section(content: Content) -> Iterator[str]:
         systems = _drawn(its)
         colour = colours(systems)
         yield heading(name)
-        yield f'<p class="soft"><span class="cap">{escape(its["measure"])}</span>'
-        yield f": {MEANING.get(its['measure'], 'mean')}. "
-        yield from (
-            f'<span class="key {colour[system]}"></span>{escape(system)} ({number(overall.value)} on all) '
-            for system, overall in systems.items()
-        )
+        meaning = MEANING.get(its["measure"], "mean")
+        yield f'<p class="soft cap">{escape(its["measure"])}: {meaning}.</p><p class="legend">'
+        for system, overall in systems.items():
+            key = f'<span class="key {colour[system]}"></span>'
+            yield f"<span>{key}{escape(system)}, {number(overall.value)} on all</span>"
         yield "</p>"
         for division, parts in its["by"].items():
             yield from _division(division, parts, list(systems), colour)
@@ -60,28 +62,34 @@ def _division(
 ) -> Iterator[str]:
     large = [part for part in parts if part["systems"]]
     small = [part for part in parts if not part["systems"]]
-    if large:
-        yield table_head("rows slices", f"by {name}", "", *map(escape, systems), "questions")
-        yield from _rows(large[:PARTS], systems, colour)
-        yield "</table></div>"
+    yield f"<h4>By {name}</h4>"
+    yield from _table(large[:PARTS], systems, colour)
     if large[PARTS:]:
-        yield f"<details><summary>{len(large) - PARTS} further parts by {name}</summary>"
-        yield table_head("rows slices", f"by {name}", "", *map(escape, systems), "questions")
-        yield from _rows(large[PARTS:], systems, colour)
-        yield "</table></div></details>"
-    if small:
-        named = ", ".join(f"{part['name'] or 'none named'} ({part['n']})" for part in small)
-        yield f'<p class="soft small">By {name}, fewer than {FEWEST} questions: {escape(named)}</p>'
+        yield f"<details><summary>{len(large) - PARTS} more</summary>"
+        yield from _table(large[PARTS:], systems, colour)
+        yield "</details>"
+    named = escape(", ".join(f"{_name(part)} ({part['n']})" for part in small))
+    if len(small) > FEW:
+        yield f"<details><summary>{len(small)} with fewer than {FEWEST} questions each</summary>"
+        yield f'<p class="soft small">{named}</p></details>'
+    elif small:
+        yield f'<p class="soft small">With fewer than {FEWEST} questions: {named}</p>'
 
 
-def _rows(parts: Sequence[Content], systems: Sequence[str], colour: Mapping[str, str]) -> Iterator[str]:
-    yield "<tbody>"
+def _table(parts: Sequence[Content], systems: Sequence[str], colour: Mapping[str, str]) -> Iterator[str]:
+    if not parts:
+        return
+    yield table_head("rows slices", "", "", *map(escape, systems), "questions") + "<tbody>"
     for part in parts:
         found = {name: Estimate(**part["systems"][name]) for name in systems if name in part["systems"]}
         drawn = chart.marks({name: (colour[name], its) for name, its in found.items()}, 1.0)
-        yield f'<tr><th scope="row">{escape(part["name"] or "none named")}</th><td class="plot">{drawn}</td>'
+        yield f'<tr><th scope="row">{escape(_name(part))}</th><td class="plot">{drawn}</td>'
         for name in systems:
             key = f'<span class="key {colour[name]}"></span>' if len(systems) > 1 else ""
             yield f'<td class="number">{key + number(found[name].value) if name in found else ""}</td>'
         yield f'<td class="count">{part["n"]:,}</td></tr>'
-    yield "</tbody>"
+    yield "</tbody></table></div>"
+
+
+def _name(part: Content) -> str:
+    return str(part["name"]) or "about no document"
