@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
+from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.questions import NEAR_MISS, Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.worst import passages_of, worst
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -86,6 +88,7 @@ def evaluate(
             tests=result.tests,
             notes=(*result.notes, *whole.notes),
             rows=result.rows,
+            passages=result.passages,
         )
     others = judge_examples(library, written)
     other = measure(asked, others, answering, progress, measures)
@@ -121,7 +124,15 @@ def measure(
             progress(name, start, len(judged), "questions")
             rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
-    return summarise(rows, judged, list(systems), measures)
+    found = summarise(rows, judged, list(systems), measures)
+    first = next(iter(systems.values()))
+    return replace(found, passages=passages_shown(first.index.library, rows, first.settings))
+
+
+def passages_shown(library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, str]:
+    """Id -> text of the passages that a report of these rows shows: those of each system's worst cases."""
+    cases = [case for its in answering_rows(rows).values() for case in worst(its, settings.answer.passages)]
+    return library.passage_texts(library.passages(passages_of(cases)))
 
 
 def summarise(
@@ -224,7 +235,8 @@ def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged
         about = example.passage_id or next(iter(example.negatives), "")
         source = sources[passages[about].document_id][0] if about in passages else ""
         answers = (example.answer,) if example.kind == "answerable" else ()
-        question = Question(example.id, example.question, answers, source)
+        kind = NEAR_MISS if not answers and example.origin == "synthetic" else ""
+        question = Question(example.id, example.question, answers, source, kind=kind)
         relevant = (frozenset({example.passage_id}),) if example.passage_id in passages else ()
         judged.append(Judged(question, relevant))
     return judged
@@ -236,7 +248,8 @@ def _ask(
     questions = [item.question.question for item in batch]
     deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
-    answers: list[Answer] = answer(system, questions) if answering else []
+    reads = read(system, questions) if answering else []
+    answers: list[Answer] = [conclude(system, its) for its in reads]
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
         found = search(system.index, questions, system.settings.search, deepest)
@@ -253,6 +266,7 @@ def _ask(
             "question": item.question.question,
             "answers": list(item.question.answers),
             "source": item.question.source,
+            "kind": item.question.kind,
             "relevant": sorted(id_ for group in item.relevant for id_ in group),
             "hits": [{"passage": h.passage.id, "score": h.score, **h.scores} for h in hits],
         }
@@ -263,7 +277,9 @@ def _ask(
             row |= {
                 "answer": given.text,
                 "abstained": given.abstained,
+                "unsaid": reads[i].readings[0].text if given.abstained and reads[i].readings else "",
                 "confidence": given.confidence,
+                "abstain_below": system.abstain_below,
                 "citations": [
                     {"passage": c.passage_id, "quote": c.quote, "verified": c.verified}
                     for c in given.citations
