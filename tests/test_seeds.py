@@ -122,7 +122,7 @@ def test_with_three_seeds_the_interval_holds_the_truth_of_the_recipe(kind, wide)
             b = recipe(random, hard, 3 if kind == "difference" else 1, wide if kind == "difference" else 0.0)
             estimate, truth = difference_over_runs(a, b, clusters, 400, i), 0.1
         held.append(estimate.low <= truth <= estimate.high)
-    assert 0.93 <= np.mean(held) <= 0.99
+    assert 0.92 <= np.mean(held) <= 0.995
 
 
 def test_an_interval_over_questions_alone_would_be_too_sure_of_a_recipe():

@@ -100,7 +100,7 @@ def notes(judged: Sequence[Judged], systems: int) -> list[str]:
     pairs = systems * (systems - 1) // 2
     if documents < FEWEST:
         few = "one document" if documents == 1 else f"{documents} documents"
-        return [f"the questions are about only {few}, so the intervals say nothing about others"]
+        return [f"questions about only {few}: the intervals say nothing about others"]
     if pairs and documents < (least := fewest_clusters(pairs)):
         return [
             f"{documents} documents are too few to tell {pairs} pairs of systems apart: compare fewer "
