@@ -1,0 +1,107 @@
+"""A second look at what was answered: grades by a judge and the support of the citations, put into the rows.
+
+A row is a JSON object, one a question and system, as `run` makes it. What a second look finds stands in it as
+`correct` (1, 0 or null) and in each citation as `support` (0..1), and in its measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fieldstone.evaluate.compare import Value
+from fieldstone.evaluate.fitness import Fitness, in_words
+from fieldstone.evaluate.judge import Claim, grade
+from fieldstone.evaluate.named import Case, values
+from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.support import Cited, support
+from fieldstone.library import Library
+from fieldstone.models import Generator
+from fieldstone.progress import Progress, silent
+
+Row = Mapping[str, Any]
+
+LOOKED_AT = ("correctness", "citation-support", "faithfulness")
+"""The measures that a second look makes."""
+
+
+def with_grades(
+    rows: Sequence[Row],
+    judge: Generator,
+    found: Fitness,
+    path: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows with the judge's grades, and what stands beside them in the report.
+
+    An unfit judge grades nothing. Graded are the answers to answerable questions; an abstention from one is
+    wrong without a judge. What the judge gave no verdict on is None and counts in no mean.
+    """
+    told: dict[str, Any] = {**asdict(found), "answers": 0, "answers_unread": 0, "sentence": in_words(found)}
+    if not found.fit:
+        return list(rows), told
+    asked = [i for i, row in enumerate(rows) if row["answers"] and row.get("answer") and not row["abstained"]]
+    claims = [Claim(rows[i]["question"], rows[i]["answer"], tuple(rows[i]["answers"])) for i in asked]
+    right = dict(zip(asked, (g.right for g in grade(judge, claims, path, progress=progress)), strict=True))
+    graded = []
+    for i, row in enumerate(rows):
+        refused = bool(row["answers"] and row.get("abstained"))
+        verdict = right.get(i, False if refused else None)
+        graded.append({**row, "correct": None if verdict is None else float(verdict)} if "answer" in row else row)
+    unread = sum(verdict is None for verdict in right.values())
+    told |= {"answers": len(asked), "answers_unread": unread}
+    if unread:
+        told["sentence"] += f" {unread} of the {len(asked)} verdicts here could not be read and count nowhere."
+    return [_measured(row) for row in graded], told
+
+
+def with_support(
+    rows: Sequence[Row],
+    library: Library,
+    generator: Generator,
+    read: int,
+    path: Path | None = None,
+    progress: Progress = silent,
+) -> list[Row]:
+    """The rows with the support of each citation; `read` passages stood before the system that answered.
+
+    A quote that stands nowhere in its passage supports nothing.
+    """
+    wanted = {c["passage"] for row in rows for c in row.get("citations", ())}
+    wanted |= {hit["passage"] for row in rows if row.get("citations") for hit in row["hits"][:read]}
+    passages = library.passages(sorted(wanted))
+    texts = library.passage_texts(passages)
+    places, cited = [], []
+    for i, row in enumerate(rows):
+        for k, citation in enumerate(row.get("citations", ())):
+            if citation["verified"] and citation["passage"] in texts and not row["abstained"]:
+                near = [h["passage"] for h in row["hits"][:read] if h["passage"] != citation["passage"]]
+                others = tuple(texts[id_] for id_ in near if id_ in texts)
+                places.append((i, k))
+                cited.append(Cited(row["question"], row["answer"], texts[citation["passage"]], others))
+    found = dict(zip(places, support(generator, cited, path, progress), strict=True))
+    looked = []
+    for i, row in enumerate(rows):
+        if "citations" in row:
+            its = [{**c, "support": found.get((i, k), 0.0)} for k, c in enumerate(row["citations"])]
+            row = _measured({**row, "citations": its})
+        looked.append(row)
+    return looked
+
+
+def _measured(row: Row) -> Row:
+    """The row with the measures of what was found at the second look."""
+    if "answer" not in row:
+        return row
+    citations = row["citations"]
+    case = Case(
+        Question(row["id"], row["question"], tuple(row["answers"]), row["source"]),
+        answer=row["answer"],
+        abstained=row["abstained"],
+        cited=tuple(c["passage"] for c in citations),
+        support=tuple(c["support"] for c in citations) if all("support" in c for c in citations) else None,
+        correct=row.get("correct"),
+    )
+    return {**row, "measures": {**row["measures"], **values(case, LOOKED_AT)}}
