@@ -9,6 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.fitness import (
+    Grader,
     JudgedAnswer,
     cohen_kappa,
     examine,
@@ -114,7 +115,7 @@ class Opinion(FakeGenerator):
 
 
 def test_a_judge_that_always_says_yes_is_refused(tmp_path):
-    found = examine(Opinion("yes-man"), CASES, tmp_path / "judge.jsonl")
+    found = examine(Grader(Opinion("yes-man"), CASES), tmp_path / "judge.jsonl")
     assert not found.fit
     assert found.why == "it calls every answer right"
     assert found.kappa.value == 0
@@ -190,12 +191,10 @@ GOOD = {"question": "When?", "answers": ["six"], "answer": "at six", "correct": 
 
 def test_judged_answers_are_read(tmp_path):
     about = {**GOOD, "correct": 0.25, "source": "a.md"}
-    passage = {"question": "When?", "answer": "six", "passage": "It opens at six.", "correct": True}
-    found = read_judged(lines(tmp_path, "\ufeff" + json.dumps(GOOD), "", about, passage))
+    found = read_judged(lines(tmp_path, "\ufeff" + json.dumps(GOOD), "", about))
     assert found == [
         JudgedAnswer(Claim("When?", "at six", ("six",)), True, "When?"),
         JudgedAnswer(Claim("When?", "at six", ("six",)), False, "a.md"),
-        JudgedAnswer(Claim("When?", "six", (), "It opens at six."), True, "When?"),
     ]
 
 

@@ -13,7 +13,9 @@ from fieldstone.cli.options import Json, Quiet, Set, WorkspacePath
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.compare import Estimate
+    from fieldstone.evaluate.fitness import Grader
     from fieldstone.evaluate.report import Evaluation
+    from fieldstone.settings import Settings
 
 
 def evaluate(
@@ -48,6 +50,33 @@ def evaluate(
         int, typer.Option(min=0, help="Ask only so many questions, drawn by chance; 0 asks all.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Which questions chance draws.")] = 0,
+    support: Annotated[
+        bool,
+        typer.Option(
+            "--support", help="Also let the generator say how far each citation supports its answer; slow."
+        ),
+    ] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A model that grades the answers, if it agrees with people: a folder, "
+            "http://host:port/v1#model, embedded:smollm2. Needs --judged.",
+            show_default=False,
+        ),
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answers that people judged, as JSON Lines: question, answers, answer, correct. The judge is "
+            "tried on them.",
+            show_default=False,
+        ),
+    ] = None,
+    least_kappa: Annotated[
+        float, typer.Option(min=0, max=1, help="How far a judge must agree with people to be heard.")
+    ] = 0.4,
     changes: Set = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -74,8 +103,9 @@ def evaluate(
         asked = [question for place, question in enumerate(asked) if place in drawn]
     names = [name.strip() for name in systems.split(",")] if systems else []
     settings = settings_of(opened, changes)
+    grader = _grader(judge, judged, least_kappa, settings)
     with progress.shown(quiet or ctx.obj) as told:
-        evaluation = run(opened, settings, asked, names, told, wanted)
+        evaluation = run(opened, settings, asked, names, told, wanted, grader=grader, support=support)
     paths = write_report(opened.reports, evaluation)
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})
@@ -83,6 +113,25 @@ def evaluate(
     _render(evaluation)
     show()
     show(f"The report, with every question: {paths.html}")
+
+
+def _grader(name: str | None, judged: Path | None, least: float, settings: Settings) -> Grader | None:
+    """The judge that the options name, with what it is tried on."""
+    if name is None and judged is None:
+        return None
+    from fieldstone.errors import SettingsError
+    from fieldstone.evaluate.fitness import Grader, read_judged
+    from fieldstone.models import load_generator
+
+    if name is None or judged is None:
+        raise SettingsError(
+            "--judge NAME and --judged FILE go together: a judge is heard only as far as it agrees with people; "
+            "write some answers and whether each is right into a file, 30 at least, and give both"
+        )
+    tried = read_judged(judged)
+    models = settings.models
+    generator = load_generator(name, device=models.device, threads=models.threads or None)
+    return Grader(generator, tried, least)
 
 
 def _render(evaluation: Evaluation) -> None:

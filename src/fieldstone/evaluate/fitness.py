@@ -49,6 +49,15 @@ class JudgedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Grader:
+    """Who is to judge, by what it is tried, and the kappa that it must be above."""
+
+    generator: Generator
+    judged: Sequence[JudgedAnswer]
+    least: float = LEAST_KAPPA
+
+
+@dataclass(frozen=True, slots=True)
 class Fitness:
     """How a judge did on answers that people judged.
 
@@ -105,9 +114,8 @@ def kappa_estimate(
 def read_judged(path: Path) -> list[JudgedAnswer]:
     """Answers that people judged, one JSON object a line: question, answers, answer, correct.
 
-    `correct` is true, false or a grade in 0..1, of which .5 and more count as right. `source` names the
-    document that the question is about. With `passage`, `correct` says whether the passage supports the
-    answer, and `answers` may be left out. Raises QuestionsError, which names up to five bad lines.
+    `correct` is true, false or a grade in 0..1, of which .5 and more count as right. `source`, if there,
+    names the document that the question is about. Raises QuestionsError, which names up to five bad lines.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -134,16 +142,10 @@ def read_judged(path: Path) -> list[JudgedAnswer]:
     return judged
 
 
-def examine(
-    generator: Generator,
-    judged: Sequence[JudgedAnswer],
-    path: Path | None = None,
-    progress: Progress = silent,
-    least: float = LEAST_KAPPA,
-) -> Fitness:
-    """Let the generator grade what people judged, and say whether it may grade anything else."""
-    grades = grade(generator, [item.claim for item in judged], path, progress=progress)
-    return fitness(generator.name, grades, judged, least)
+def examine(grader: Grader, path: Path | None = None, progress: Progress = silent) -> Fitness:
+    """Let the judge grade what people judged, and say whether it may grade anything else."""
+    grades = grade(grader.generator, [item.claim for item in grader.judged], path, progress=progress)
+    return fitness(grader.generator.name, grades, grader.judged, grader.least)
 
 
 def fitness(
@@ -244,7 +246,7 @@ def _judged(entry: object) -> JudgedAnswer:
     """Raises ValueError, which says what is wrong with the entry."""
     if not isinstance(entry, dict):
         raise ValueError("this is no JSON object")
-    texts = {name: entry.get(name) or "" for name in ("question", "answer", "source", "passage")}
+    texts = {name: entry.get(name) or "" for name in ("question", "answer", "source")}
     answers, correct = entry.get("answers") or [], entry.get("correct")
     for name, text in texts.items():
         if not isinstance(text, str):
@@ -253,9 +255,9 @@ def _judged(entry: object) -> JudgedAnswer:
             raise ValueError(f'"{name}" is missing or empty')
     if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
         raise ValueError(f'"answers" must be a list of strings, not {answers!r:.60}')
-    if not answers and not texts["passage"].strip():
+    if not answers:
         raise ValueError('"answers" is missing or empty: the right answers, as people wrote them')
     if not isinstance(correct, bool | int | float) or not 0 <= correct <= 1:
         raise ValueError(f'"correct" must be true, false or a grade from 0 to 1, not {correct!r:.60}')
-    claim = Claim(texts["question"], texts["answer"], tuple(answers), texts["passage"])
+    claim = Claim(texts["question"], texts["answer"], tuple(answers))
     return JudgedAnswer(claim, correct >= 0.5, texts["source"] or texts["question"])

@@ -31,20 +31,21 @@ class QuestionSet:
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. A build that tunes itself names its systems "before"
-    and "after".
+    and "after". `judged`, where a model graded: its name, how it agrees with people, the sentence that says so.
     """
 
     systems: Estimates = field(default_factory=dict)
     differences: Estimates = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluation found: on one set of questions, or on several `sets` under their names.
 
-    With one set, `systems`, `differences`, `notes` and `rows` are as in `QuestionSet`. With several, the
+    With one set, `systems`, `differences`, `notes`, `rows` and `judged` are as in `QuestionSet`. With several, the
     first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
     about them all. `verdicts` are those of the gate as JSON objects: part, candidate, incumbent, measure,
     difference (an estimate or None), accepted, forced, questions_needed, reason, guards.
@@ -59,6 +60,7 @@ class Evaluation:
     sets: Mapping[str, QuestionSet] = field(default_factory=dict)
     verdicts: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ReportPaths(NamedTuple):
@@ -91,7 +93,9 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     before -> stage after -> questions) and some `examples` that were `won` and `lost`.
     """
     read = evaluation.settings.get("answer", {}).get("passages", PASSAGES_READ)
-    whole = QuestionSet(evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows)
+    whole = QuestionSet(
+        evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows, evaluation.judged
+    )
     return {
         "date": evaluation.date.astimezone(UTC).isoformat(timespec="seconds"),
         **_set_as_json(whole, read),
@@ -110,6 +114,7 @@ def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
         "systems": _plain(questions.systems),
         "differences": _plain(questions.differences),
         "notes": list(questions.notes),
+        "judged": dict(questions.judged),
         "lost": {system: lost(its, read) for system, its in rows.items()},
         "moved": moved(before, after, read),
         "examples": {kind: found[:EXAMPLES] for kind, found in examples.items()},

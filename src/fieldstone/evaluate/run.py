@@ -18,10 +18,13 @@ from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.fitness import Grader, examine
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.second_look import with_grades, with_support
+from fieldstone.evaluate.support import SENTENCE
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -53,12 +56,18 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    *,
+    grader: Grader | None = None,
+    support: bool = False,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
     Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
     measure but refusal. Where a latency is asked for, questions are asked one at a time.
+
+    A `grader` that agrees with people grades the answers. With `support` the generator says how far each
+    citation supports its answer; that costs about as much as answering.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -69,6 +78,8 @@ def evaluate(
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
     judged, missing = judge(library, questions)
+    kept = workspace.cache / "second_look.jsonl"
+    found = examine(grader, kept, progress) if grader is not None else None
     answering = [name for name in names if "/" in name]
     result = measure(
         {name: replace(opened, settings=variant) for name, variant in variants.items()},
@@ -77,6 +88,15 @@ def evaluate(
         progress,
         measures,
     )
+    rows, told = list(result.rows), {}
+    if support:
+        rows = with_support(rows, library, opened.generator, used.answer.passages, kept, progress)
+    if grader is not None and found is not None:
+        rows, told = with_grades(rows, grader.generator, found, kept, progress)
+    if support or told:
+        notes = (*((SENTENCE,) if support else ()), *((told["sentence"],) if told else ()))
+        result = summarise(rows, judged, names, measures)
+        result = replace(result, notes=(*result.notes, *notes), judged=told)
     return Evaluation(
         date=datetime.now(UTC),
         systems=result.systems,
@@ -84,6 +104,7 @@ def evaluate(
         settings=settings.model_dump(mode="json"),
         notes=(*result.notes, *missing, *_not_measured(result, measures)),
         rows=result.rows,
+        judged=result.judged,
     )
 
 

@@ -6,12 +6,11 @@ A row is a JSON object, one a question and system, as `run` makes it. What a sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fieldstone.evaluate.compare import Value
 from fieldstone.evaluate.fitness import Fitness, in_words
 from fieldstone.evaluate.judge import Claim, grade
 from fieldstone.evaluate.named import Case, values
@@ -22,9 +21,6 @@ from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
 
 Row = Mapping[str, Any]
-
-LOOKED_AT = ("correctness", "citation-support", "faithfulness")
-"""The measures that a second look makes."""
 
 
 def with_grades(
@@ -54,7 +50,7 @@ def with_grades(
     told |= {"answers": len(asked), "answers_unread": unread}
     if unread:
         told["sentence"] += f" {unread} of the {len(asked)} verdicts here could not be read and count nowhere."
-    return [_measured(row) for row in graded], told
+    return [_measured(row, "correctness") for row in graded], told
 
 
 def with_support(
@@ -86,22 +82,21 @@ def with_support(
     for i, row in enumerate(rows):
         if "citations" in row:
             its = [{**c, "support": found.get((i, k), 0.0)} for k, c in enumerate(row["citations"])]
-            row = _measured({**row, "citations": its})
+            row = _measured({**row, "citations": its}, "citation-support", "faithfulness")
         looked.append(row)
     return looked
 
 
-def _measured(row: Row) -> Row:
-    """The row with the measures of what was found at the second look."""
+def _measured(row: Row, *names: str) -> Row:
+    """The row with these measures of what was found at the second look."""
     if "answer" not in row:
         return row
-    citations = row["citations"]
     case = Case(
         Question(row["id"], row["question"], tuple(row["answers"]), row["source"]),
         answer=row["answer"],
         abstained=row["abstained"],
-        cited=tuple(c["passage"] for c in citations),
-        support=tuple(c["support"] for c in citations) if all("support" in c for c in citations) else None,
+        cited=tuple(c["passage"] for c in row["citations"]),
+        support=tuple(c.get("support", 0.0) for c in row["citations"]),
         correct=row.get("correct"),
     )
-    return {**row, "measures": {**row["measures"], **values(case, LOOKED_AT)}}
+    return {**row, "measures": {**row["measures"], **values(case, names)}}
