@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldstone.errors import QuestionsError
-from fieldstone.evaluate.compare import Array, Estimate, _draw, _tails, bootstrap_mean, paired_difference
+from fieldstone.evaluate.compare import Array, Estimate, _tails, bootstrap_mean, draw, paired_difference
 from fieldstone.evaluate.judge import Claim, Grade, grade
 from fieldstone.evaluate.measures import token_f1
 from fieldstone.models import Generator
@@ -106,7 +106,7 @@ def kappa_estimate(
     if value is None:
         return None
     tables = _tables(a, b, clusters)
-    kappas = _kappas(_draw(tables, samples, seed))
+    kappas = _kappas(draw(tables, samples, seed))
     low, high = np.quantile(kappas[np.isfinite(kappas)], _tails(level, len(tables)))
     return Estimate(value, float(low), float(high), len(a))
 

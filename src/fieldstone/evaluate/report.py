@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fieldstone.evaluate.agreement import Agreement
 from fieldstone.evaluate.compare import Estimate
 from fieldstone.evaluate.findings import AFTER, BEFORE
 from fieldstone.evaluate.lost import answering, changed, lost, moved
 from fieldstone.evaluate.page import render_page
+from fieldstone.evaluate.significance import Test
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
+Tests = Mapping[str, Mapping[str, Test]]
 
 
 EXAMPLES = 10
@@ -31,13 +34,15 @@ class QuestionSet:
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. A build that tunes itself names its systems "before"
-    and "after". `judged`, where a model graded: its name, how it agrees with people, the sentence that says so.
+    and "after". `tests` hold what else is known of a difference, under the same names. `judged`, where a
+    model graded: its name, how it agrees with people, and the sentence that says so.
     """
 
     systems: Estimates = field(default_factory=dict)
     differences: Estimates = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    tests: Tests = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -45,10 +50,11 @@ class QuestionSet:
 class Evaluation:
     """What an evaluation found: on one set of questions, or on several `sets` under their names.
 
-    With one set, `systems`, `differences`, `notes`, `rows` and `judged` are as in `QuestionSet`. With several, the
-    first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
+    With one set, `systems`, `differences`, `notes`, `rows`, `tests` and `judged` are as in `QuestionSet`. With
+    several, the first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
     about them all. `verdicts` are those of the gate as JSON objects: part, candidate, incumbent, measure,
-    difference (an estimate or None), accepted, forced, questions_needed, reason, guards.
+    difference (an estimate or None), accepted, forced, questions_needed, reason, guards. `agreement` says how
+    far synthetic questions tell what human ones tell, where there are both.
     """
 
     date: datetime
@@ -60,6 +66,8 @@ class Evaluation:
     sets: Mapping[str, QuestionSet] = field(default_factory=dict)
     verdicts: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tests: Tests = field(default_factory=dict)
+    agreement: Agreement | None = None
     judged: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,12 +102,18 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """
     read = evaluation.settings.get("answer", {}).get("passages", PASSAGES_READ)
     whole = QuestionSet(
-        evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows, evaluation.judged
+        evaluation.systems,
+        evaluation.differences,
+        evaluation.notes,
+        evaluation.rows,
+        evaluation.tests,
+        evaluation.judged,
     )
     return {
         "date": evaluation.date.astimezone(UTC).isoformat(timespec="seconds"),
         **_set_as_json(whole, read),
         "sets": {name: _set_as_json(its, read) for name, its in evaluation.sets.items()},
+        "agreement": asdict(evaluation.agreement) if evaluation.agreement else None,
         "verdicts": [dict(verdict) for verdict in evaluation.verdicts],
         "settings": dict(evaluation.settings),
         "versions": dict(evaluation.versions),
@@ -113,6 +127,7 @@ def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
     return {
         "systems": _plain(questions.systems),
         "differences": _plain(questions.differences),
+        "tests": _plain(questions.tests),
         "notes": list(questions.notes),
         "judged": dict(questions.judged),
         "lost": {system: lost(its, read) for system, its in rows.items()},
@@ -128,10 +143,9 @@ def _all_rows(evaluation: Evaluation) -> Iterator[Mapping[str, Any]]:
         yield from ({"set": name, **row} for row in questions.rows)
 
 
-def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:
+def _plain(found: Estimates | Tests) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
-        name: {measure: asdict(estimate) for measure, estimate in measures.items()}
-        for name, measures in estimates.items()
+        name: {measure: asdict(its) for measure, its in measures.items()} for name, measures in found.items()
     }
 
 

@@ -11,20 +11,18 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
-from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
 from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.fitness import Grader, examine
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.evaluate.second_look import with_grades, with_support
 from fieldstone.evaluate.support import SENTENCE
+from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -143,13 +141,18 @@ def summarise(
     systems: Sequence[str],
     measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
-    """What these rows, one a question and system, say of the systems and of each pair of them."""
+    """What these rows say of the systems and of each pair of them.
+
+    There is a row a question and system; of a system that ran several times, a row a question and `seed`.
+    """
     unanswerable = sum(not item.question.answerable for item in judged)
+    found = measured(rows, judged, systems, measures)
     return QuestionSet(
-        {name: _estimates(rows, judged, name, measures) for name in systems},
-        {f"{b} - {a}": _differences(rows, judged, a, b, measures) for a, b in combinations(systems, 2)},
-        (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
+        estimates(found),
+        differences(found),
+        (f"{len(judged)} questions, {unanswerable} of them unanswerable", *notes(judged, len(systems))),
         rows,
+        tests=tests(found),
     )
 
 
@@ -278,44 +281,3 @@ def _ask(
                 ],
             }
         yield {**row, "seconds": seconds, "measures": values(case, asked)}
-
-
-def _clusters(judged: Sequence[Judged]) -> list[str]:
-    """The document a question is about; a question about none stands for itself."""
-    return [item.question.source or item.question.id for item in judged]
-
-
-def _values(
-    rows: Sequence[Mapping[str, Any]], system: str, measures: Sequence[str]
-) -> dict[str, list[Value]]:
-    its = [row["measures"] for row in rows if row["system"] == system]
-    names = [name for name in measures if any(name in row for row in its)]
-    return {name: [row.get(name) for row in its] for name in names}
-
-
-def _estimates(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    found = {
-        name: bootstrap_quantile(its, clusters, QUANTILES[name])
-        if name in QUANTILES
-        else bootstrap_mean(its, clusters)
-        for name, its in _values(rows, system, measures).items()
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def _differences(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], a: str, b: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    first, second = _values(rows, a, measures), _values(rows, b, measures)
-    found = {
-        name: quantile_difference(second[name], first[name], clusters, QUANTILES[name])
-        if name in QUANTILES
-        else paired_difference(second[name], first[name], clusters)
-        for name in second
-        if name in first
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
