@@ -1,10 +1,10 @@
 """How far does a model agree with people on which answers are right?
 
-Takes files of answers that people judged: JSON Lines as `fieldstone evaluate --judged` reads them, or EVOUNA's
-JSON (Wang et al., NeurIPS 2023: answers of five systems to Natural Questions and TriviaQA, each judged by
-people; one system a question is drawn). From questions with several people's answers (`id, question, answers,
-passage_id`) it makes cases: one person's answer graded by the others' is right, the answer to another question
-about the same passage is wrong.
+Takes files of answers that people judged: JSON Lines as `fieldstone evaluate --judged` reads them, EVOUNA
+(Wang et al., NeurIPS 2023: answers of five systems to Natural Questions and TriviaQA, each judged by people;
+one system a question is drawn). From questions with several people's answers (question, answers, passage_id)
+it makes cases: one person's answer by those of the others is right, the answer to another question about the
+same passage is wrong.
 
 For each way of judging: kappa, raw agreement and bias with 95 % intervals, and what token F1 of .5 or more
 reaches on the same answers.
@@ -70,7 +70,9 @@ def _people(rows: list[dict[str, Any]], chance: random.Random) -> list[JudgedAns
         ]
         if wrong:
             made.append(JudgedAnswer(Claim(row["question"], own, tuple(answers)), True, about))
-            made.append(JudgedAnswer(Claim(row["question"], chance.choice(wrong), tuple(answers)), False, about))
+            made.append(
+                JudgedAnswer(Claim(row["question"], chance.choice(wrong), tuple(answers)), False, about)
+            )
     return made
 
 

@@ -1,4 +1,4 @@
-"""How far a judge agrees with people: kappa as scikit-learn has it, intervals that cover, and who is refused."""
+"""How far a judge agrees with people: kappa as scikit-learn has it, intervals that cover, who is refused."""
 
 import json
 import warnings
@@ -166,7 +166,9 @@ def test_a_judge_that_is_often_unread_is_refused():
     assert fitness("m", grades(its), CASES).why == "8 of its 60 verdicts could not be read"
     nothing = fitness("m", grades([None] * 60), CASES)
     assert (nothing.graded, nothing.kappa, nothing.fit) == (0, None, False)
-    assert in_words(nothing) == "m is no judge here: 60 of its 60 verdicts could not be read."
+    assert in_words(nothing) == (
+        "m is no judge here: 60 of its 60 verdicts could not be read. The string measures stand alone."
+    )
 
 
 def test_few_answers_do_not_tell():

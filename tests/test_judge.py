@@ -1,4 +1,4 @@
-"""A model as judge: every verdict is read, asked for again, or counted as unread; none is lost or invented."""
+"""A model as judge: every verdict is read, asked for again, or counted as unread; none is lost or made up."""
 
 import json
 import math
@@ -77,9 +77,10 @@ def test_only_what_is_a_verdict_is_read_as_one(reply, verdict):
 
 
 def test_the_verdict_is_the_likelier_word(tmp_path):
-    generator = load_generator(str(tiny_models.llama(tmp_path / "m", max_position_embeddings=4096)), cache=tmp_path)
-    grades = grade(generator, CLAIMS, way="score")
-    prompts = [grade_prompt(c.question, c.answer, c.answers) for c in CLAIMS]
+    folder = tiny_models.llama(tmp_path / "m", max_position_embeddings=4096)
+    generator = load_generator(str(folder), dtype="float32", cache=tmp_path, threads=1)
+    grades = grade(generator, CLAIMS[:12], way="score")
+    prompts = [grade_prompt(c.question, c.answer, c.answers) for c in CLAIMS[:12]]
     for prompt, given in zip(prompts, grades, strict=True):
         yes, no = (s.logprob for s in generator.score([prompt, prompt], [VERDICTS[True], VERDICTS[False]]))
         assert given.right is (yes > no)
@@ -89,7 +90,9 @@ def test_the_verdict_is_the_likelier_word(tmp_path):
 
 def test_a_prompt_shows_what_is_graded_and_by_what():
     by_answers = grade_prompt("When\nnow?", "at  six", ("6", "six"))
-    assert by_answers.text == "Question: When now?\nRight answer: 6 / six\nAnswer: at six\nIs the answer right?"
+    assert (
+        by_answers.text == "Question: When now?\nRight answer: 6 / six\nAnswer: at six\nIs the answer right?"
+    )
     by_passage = grade_prompt("When?", "at six", (), "It opens\nat six.")
     assert by_passage.prefix.endswith("Passage: It opens at six.\n")
     assert by_passage.text == "Question: When?\nAnswer: at six\nDoes the passage say so?"
@@ -197,18 +200,21 @@ def test_a_server_that_cannot_score_is_asked_to_write():
         remote = load_generator(f"{server.url}#fake")
         assert way_of_judging(remote) == "generate"
         words = [{"choices": [{"text": t, "finish_reason": "stop"}]} for t in (" yes", " ?", " ?", " ?")]
-        server.replies = [(200, json.dumps(reply), {}) for reply in words]
+        first, *others = [(200, json.dumps(reply), {}) for reply in words]
+        counted = (200, json.dumps({"tokens": [1, 2]}), {})
+        server.replies = [counted, first, counted, *others]
         given = [grade(remote, [claim], way="generate")[0] for claim in CLAIMS[:2]]
         assert [g.right for g in given] == [True, None]
         server.echo = True
         assert way_of_judging(remote) == "score"
 
 
-def test_a_server_that_is_gone_is_an_error_and_no_verdict():
+def test_a_server_that_fails_is_an_error_and_no_verdict():
     with serving() as server:
-        remote = load_generator(f"{server.url}#fake", timeout=2.0)
-    with pytest.raises(EndpointError):
-        grade(remote, CLAIMS[:1])
+        remote = load_generator(f"{server.url}#fake")
+        server.replies = [(400, "out of order", {})] * 20
+        with pytest.raises(EndpointError):
+            grade(remote, CLAIMS[:1])
 
 
 def test_nothing_to_grade():

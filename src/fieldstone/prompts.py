@@ -67,8 +67,11 @@ _REPLY = re.compile(
 
 
 def passage_prefix(text: str) -> str:
-    """A passage as it starts every prompt about it, so that its keys and values serve them all."""
-    return f"{SHOWN}Passage: {text.strip()}\n"
+    """A passage as it starts every prompt about it, so that its keys and values serve them all.
+
+    Without a text: what stands before a question that is asked about no passage.
+    """
+    return f"{SHOWN}Passage: {text.strip()}\n" if text.strip() else SHOWN
 
 
 def likelihood_prompt(text: str) -> Prompt:
@@ -344,8 +347,8 @@ GRADE = (
     "harm, unless they contradict it. Reply with one word, yes or no: is the answer right?"
 )
 SUPPORT = (
-    "You check answers. You are given a passage, a question and an answer. The passage supports the answer if "
-    "a reader of the passage alone, who knows nothing else, would give this answer to this question. Reply "
+    "You check answers. You are given a passage, a question and an answer. The passage supports the answer "
+    "if a reader of the passage alone, who knows nothing else, would give this answer to this question. Reply "
     "with one word, yes or no: does the passage support the answer?"
 )
 

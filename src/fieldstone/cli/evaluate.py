@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fieldstone.evaluate.compare import Estimate
     from fieldstone.evaluate.fitness import Grader
     from fieldstone.evaluate.report import Evaluation
+    from fieldstone.models import Reranker
     from fieldstone.settings import Settings
 
 
@@ -53,9 +54,17 @@ def evaluate(
     support: Annotated[
         bool,
         typer.Option(
-            "--support", help="Also let the generator say how far each citation supports its answer; slow."
+            "--support", help="Let the generator say how far each citation supports its answer."
         ),
     ] = False,
+    entailment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The same by a cross-encoder for natural language inference.",
+            show_default=False,
+        ),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -69,8 +78,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Answers that people judged, as JSON Lines: question, answers, answer, correct. The judge is "
-            "tried on them.",
+            help="Answers that people judged, to try the judge on: JSON Lines with question, answers, answer, "
+            "correct.",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +102,7 @@ def evaluate(
     from fieldstone.evaluate.questions import read_questions
     from fieldstone.evaluate.report import as_json, write_report
     from fieldstone.evaluate.run import evaluate as run
+    from fieldstone.models import load_reranker
     from fieldstone.workspace import open_workspace
 
     wanted = check_names(measures.split(",")) if measures else DEFAULTS
@@ -104,8 +114,11 @@ def evaluate(
     names = [name.strip() for name in systems.split(",")] if systems else []
     settings = settings_of(opened, changes)
     grader = _grader(judge, judged, least_kappa, settings)
+    looked: bool | Reranker = support
+    if entailment is not None:
+        looked = load_reranker(entailment, device=settings.models.device)
     with progress.shown(quiet or ctx.obj) as told:
-        evaluation = run(opened, settings, asked, names, told, wanted, grader=grader, support=support)
+        evaluation = run(opened, settings, asked, names, told, wanted, grader=grader, support=looked)
     paths = write_report(opened.reports, evaluation)
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})
@@ -125,7 +138,7 @@ def _grader(name: str | None, judged: Path | None, least: float, settings: Setti
 
     if name is None or judged is None:
         raise SettingsError(
-            "--judge NAME and --judged FILE go together: a judge is heard only as far as it agrees with people; "
+            "--judge NAME and --judged FILE go together: a judge is heard only if it agrees with people; "
             "write some answers and whether each is right into a file, 30 at least, and give both"
         )
     tried = read_judged(judged)

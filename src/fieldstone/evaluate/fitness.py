@@ -120,7 +120,9 @@ def read_judged(path: Path) -> list[JudgedAnswer]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise QuestionsError(f"{path} cannot be read: {error.strerror}; give a file of judged answers") from None
+        raise QuestionsError(
+            f"{path} cannot be read: {error.strerror}; give a file of judged answers"
+        ) from None
     except UnicodeDecodeError as error:
         raise QuestionsError(f"{path} is not valid UTF-8 at byte {error.start}; save it as UTF-8") from None
     judged, problems = [], []
@@ -157,7 +159,8 @@ def fitness(
     about = [item.about for _, item in pairs]
     same = [float(x == y) for x, y in zip(its, people, strict=True)]
     words = [
-        bool(item.claim.answers) and token_f1(item.claim.answer, item.claim.answers) >= MATCH for _, item in pairs
+        bool(item.claim.answers) and token_f1(item.claim.answer, item.claim.answers) >= MATCH
+        for _, item in pairs
     ]
     kappa, by_words = kappa_estimate(its, people, about), kappa_estimate(words, people, about)
     why = _unfit(len(pairs), len(judged) - len(pairs), its, kappa, by_words, least)
@@ -177,14 +180,18 @@ def fitness(
 def in_words(found: Fitness) -> str:
     """The sentence that stands beside every figure of the judge."""
     if found.kappa is None or found.agreement is None or found.bias is None:
-        return f"{found.judge} is no judge here: {found.why}."
+        return f"{found.judge} is no judge here: {found.why}. The string measures stand alone."
     lead = round(100 * found.bias.value)
-    leaning = f"{abs(lead)} in 100 {'more' if lead > 0 else 'fewer'} than people do" if lead else "as many as people do"
+    leaning = (
+        f"{abs(lead)} in 100 {'more' if lead > 0 else 'fewer'} than people do"
+        if lead
+        else "as many as people do"
+    )
     unread = f"; {found.unread} of its verdicts could not be read" if found.unread else ""
     measured = (
-        f"on {found.graded} answers that people judged it agrees with them in {100 * found.agreement.value:.0f} % "
-        f"(Cohen's kappa {found.kappa.value:.2f}, 95 % interval {found.kappa.low:.2f} to {found.kappa.high:.2f}) "
-        f"and calls {leaning} right{unread}"
+        f"on {found.graded} answers that people judged it agrees with them in "
+        f"{100 * found.agreement.value:.0f} % (Cohen's kappa {found.kappa.value:.2f}, 95 % interval "
+        f"{found.kappa.low:.2f} to {found.kappa.high:.2f}) and calls {leaning} right{unread}"
     )
     if found.fit:
         return f"Graded by {found.judge}: {measured}."
@@ -205,15 +212,16 @@ def _unfit(
     if unread > MOST_UNREAD * (graded + unread):
         return f"{unread} of its {graded + unread} verdicts could not be read"
     if kappa is None:
-        return "people and judge give every answer the same grade; judge some that are right and some that are wrong"
+        return "people and judge give every answer the same grade; add answers that people judged otherwise"
     if len(set(its)) == 1:
         return f"it calls every answer {'right' if its[0] else 'wrong'}"
     if kappa.low <= least:
-        return f"its agreement with people may be as low as kappa {kappa.low:.2f}, and {least:.2f} is the least allowed"
+        low = f"its agreement with people may be as low as kappa {kappa.low:.2f}"
+        return f"{low}, and {least:.2f} is the least allowed"
     if by_words is not None and kappa.value <= by_words.value:
         return (
-            f"its kappa of {kappa.value:.2f} is not above the {by_words.value:.2f} that shared words alone reach "
-            f"(token F1 of {MATCH} or more)"
+            f"its kappa of {kappa.value:.2f} is not above the {by_words.value:.2f} that shared words alone "
+            f"reach (token F1 of {MATCH} or more)"
         )
     return ""
 

@@ -50,7 +50,7 @@ class Claim:
 class Grade:
     """A verdict; `right` is None where there is none, and `why` then says why not.
 
-    `belief`: the share of the word "yes" in the probability of both words, None where the verdict was written.
+    `belief`: the share of "yes" in the probability of both words, None where the verdict was written.
     """
 
     right: bool | None
@@ -137,7 +137,9 @@ def _by_word(generator: Generator, prompts: Sequence[Prompt]) -> list[Grade]:
         )
         for i, reply in zip(left, replies, strict=True):
             right = parse_verdict(reply.text)
-            why = "" if right is not None else f"its reply is no verdict: {' '.join(reply.text.split())[:60]!r}"
+            why = (
+                "" if right is not None else f"its reply is no verdict: {' '.join(reply.text.split())[:60]!r}"
+            )
             grades[i] = Grade(right, None, attempt + 1, why)
         left = [i for i in left if grades[i].right is None]
     return grades

@@ -1,4 +1,4 @@
-"""What a model said before, a line each in a file that grows: a kill costs one batch, nothing is asked twice."""
+"""What a model said before, a line each in a file that grows: a kill costs one batch, nothing twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from fieldstone.progress import Progress, silent
 
@@ -29,7 +29,7 @@ def remembered(
     step: str,
     progress: Progress = silent,
 ) -> list[T]:
-    """What stands under each key in the file; what does not is asked, `batch` places at a time, and put there.
+    """What stands under each key in the file; the rest is asked, `batch` places at a time, and put there.
 
     `ask` is given places in `keys` and returns a record of `kind`, a frozen dataclass, for each; keys that
     are the same are asked once. Damaged lines are passed over, so what they said is asked again. Without
@@ -56,8 +56,8 @@ def _read(path: Path, kind: type[T]) -> dict[str, T]:
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
-            known[str(row.pop("key"))] = adapter.validate_python(row, strict=True)
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            known[str(row.pop("key"))] = adapter.validate_python(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return known
 
@@ -69,4 +69,6 @@ def _append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             file.seek(-1, 2)
             if file.read(1) != b"\n":  # what a kill left half written must not spoil what comes next
                 file.write(b"\n")
-        file.write("".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode())
+        file.write(
+            "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+        )

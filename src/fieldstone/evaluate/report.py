@@ -50,11 +50,11 @@ class QuestionSet:
 class Evaluation:
     """What an evaluation found: on one set of questions, or on several `sets` under their names.
 
-    With one set, `systems`, `differences`, `notes`, `rows`, `tests` and `judged` are as in `QuestionSet`. With
-    several, the first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
-    about them all. `verdicts` are those of the gate as JSON objects: part, candidate, incumbent, measure,
-    difference (an estimate or None), accepted, forced, questions_needed, reason, guards. `agreement` says how
-    far synthetic questions tell what human ones tell, where there are both.
+    With one set, `systems`, `differences`, `notes`, `rows`, `tests` and `judged` are as in `QuestionSet`.
+    With several, the first counts in the headline: put "human questions" before "synthetic questions".
+    `notes` then are about them all. `verdicts` are those of the gate as JSON objects: part, candidate,
+    incumbent, measure, difference (an estimate or None), accepted, forced, questions_needed, reason, guards.
+    `agreement` says how far synthetic questions tell what human ones tell, where there are both.
     """
 
     date: datetime

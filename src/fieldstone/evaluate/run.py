@@ -21,10 +21,11 @@ from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, de
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.evaluate.second_look import with_grades, with_support
-from fieldstone.evaluate.support import SENTENCE
 from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.support import SENTENCE, by_ablation, by_entailment
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
+from fieldstone.models import Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
@@ -56,7 +57,7 @@ def evaluate(
     measures: Sequence[str] = DEFAULTS,
     *,
     grader: Grader | None = None,
-    support: bool = False,
+    support: bool | Reranker = False,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
@@ -64,8 +65,8 @@ def evaluate(
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
     measure but refusal. Where a latency is asked for, questions are asked one at a time.
 
-    A `grader` that agrees with people grades the answers. With `support` the generator says how far each
-    citation supports its answer; that costs about as much as answering.
+    A `grader` that agrees with people grades the answers. With `support` the generator, or a model of
+    entailment, says how far each citation supports its answer.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -78,6 +79,9 @@ def evaluate(
     judged, missing = judge(library, questions)
     kept = workspace.cache / "second_look.jsonl"
     found = examine(grader, kept, progress) if grader is not None else None
+    look = None
+    if support is not False:
+        look = by_ablation(opened.generator) if support is True else by_entailment(support)
     answering = [name for name in names if "/" in name]
     result = measure(
         {name: replace(opened, settings=variant) for name, variant in variants.items()},
@@ -86,24 +90,27 @@ def evaluate(
         progress,
         measures,
     )
-    rows, told = list(result.rows), {}
-    if support:
-        rows = with_support(rows, library, opened.generator, used.answer.passages, kept, progress)
-    if grader is not None and found is not None:
-        rows, told = with_grades(rows, grader.generator, found, kept, progress)
-    if support or told:
-        notes = (*((SENTENCE,) if support else ()), *((told["sentence"],) if told else ()))
+    if look is not None:
+        rows = with_support(result.rows, library, look, kept, progress)
         result = summarise(rows, judged, names, measures)
-        result = replace(result, notes=(*result.notes, *notes), judged=told)
+    if grader is not None and found is not None:
+        rows, told = with_grades(result.rows, grader.generator, found, kept, progress)
+        result = replace(summarise(rows, judged, names, measures), judged=told)
     return Evaluation(
         date=datetime.now(UTC),
         systems=result.systems,
         differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing, *_not_measured(result, measures)),
+        notes=(*result.notes, *missing, *_not_measured(result, measures), *_second_look(result, support)),
         rows=result.rows,
         judged=result.judged,
     )
+
+
+def _second_look(result: QuestionSet, support: bool | Reranker) -> list[str]:
+    """What stands beside figures that a model made."""
+    judged = [str(result.judged["sentence"])] if result.judged else []
+    return [*judged, SENTENCE] if support is True else judged
 
 
 def measure(

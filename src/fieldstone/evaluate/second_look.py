@@ -6,7 +6,7 @@ A row is a JSON object, one a question and system, as `run` makes it. What a sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fieldstone.evaluate.fitness import Fitness, in_words
 from fieldstone.evaluate.judge import Claim, grade
 from fieldstone.evaluate.named import Case, values
 from fieldstone.evaluate.questions import Question
-from fieldstone.evaluate.support import Cited, support
+from fieldstone.evaluate.support import Cited, Look, quoted
 from fieldstone.library import Library
 from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
@@ -45,39 +45,34 @@ def with_grades(
     for i, row in enumerate(rows):
         refused = bool(row["answers"] and row.get("abstained"))
         verdict = right.get(i, False if refused else None)
-        graded.append({**row, "correct": None if verdict is None else float(verdict)} if "answer" in row else row)
+        graded.append(
+            {**row, "correct": None if verdict is None else float(verdict)} if "answer" in row else row
+        )
     unread = sum(verdict is None for verdict in right.values())
     told |= {"answers": len(asked), "answers_unread": unread}
     if unread:
-        told["sentence"] += f" {unread} of the {len(asked)} verdicts here could not be read and count nowhere."
+        told["sentence"] += (
+            f" {unread} of the {len(asked)} verdicts here could not be read and count nowhere."
+        )
     return [_measured(row, "correctness") for row in graded], told
 
 
 def with_support(
-    rows: Sequence[Row],
-    library: Library,
-    generator: Generator,
-    read: int,
-    path: Path | None = None,
-    progress: Progress = silent,
+    rows: Sequence[Row], library: Library, look: Look, path: Path | None = None, progress: Progress = silent
 ) -> list[Row]:
-    """The rows with the support of each citation; `read` passages stood before the system that answered.
+    """The rows with the support of each citation.
 
-    A quote that stands nowhere in its passage supports nothing.
+    A quote that does not stand in its passage supports nothing, and so does a passage that is gone.
     """
-    wanted = {c["passage"] for row in rows for c in row.get("citations", ())}
-    wanted |= {hit["passage"] for row in rows if row.get("citations") for hit in row["hits"][:read]}
-    passages = library.passages(sorted(wanted))
-    texts = library.passage_texts(passages)
-    places, cited = [], []
-    for i, row in enumerate(rows):
-        for k, citation in enumerate(row.get("citations", ())):
-            if citation["verified"] and citation["passage"] in texts and not row["abstained"]:
-                near = [h["passage"] for h in row["hits"][:read] if h["passage"] != citation["passage"]]
-                others = tuple(texts[id_] for id_ in near if id_ in texts)
-                places.append((i, k))
-                cited.append(Cited(row["question"], row["answer"], texts[citation["passage"]], others))
-    found = dict(zip(places, support(generator, cited, path, progress), strict=True))
+    passages = {p.id: p for p in library.passages(sorted({c["passage"] for _, _, c in _citations(rows)}))}
+    texts = library.passage_texts(passages.values())
+    sound = [
+        (i, k, Cited(rows[i]["question"], rows[i]["answer"], texts[c["passage"]]))
+        for i, k, c in _citations(rows)
+        if c["passage"] in texts and c["verified"] and quoted(c["quote"], passages[c["passage"]].text)
+    ]
+    given = look([cited for *_, cited in sound], path, progress)
+    found = {(i, k): support for (i, k, _), support in zip(sound, given, strict=True)}
     looked = []
     for i, row in enumerate(rows):
         if "citations" in row:
@@ -85,6 +80,13 @@ def with_support(
             row = _measured({**row, "citations": its}, "citation-support", "faithfulness")
         looked.append(row)
     return looked
+
+
+def _citations(rows: Sequence[Row]) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """Each citation of an answer, with the places of row and citation."""
+    for i, row in enumerate(rows):
+        if not row.get("abstained"):
+            yield from ((i, k, citation) for k, citation in enumerate(row.get("citations", ())))
 
 
 def _measured(row: Row, *names: str) -> Row:
