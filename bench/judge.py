@@ -45,8 +45,8 @@ def _evouna(rows: list[dict[str, Any]], chance: random.Random) -> list[JudgedAns
     made = []
     for row in rows:
         system = chance.choice(SYSTEMS)
-        answers = tuple(a.strip() for a in row["golden_answer"].split("/") if a.strip())
-        answer, right = str(row[f"answer_{system}"]).strip(), row[f"judge_{system}"]
+        answers = tuple(a.strip() for a in (row["golden_answer"] or "").split("/") if a.strip())
+        answer, right = str(row[f"answer_{system}"] or "").strip(), row[f"judge_{system}"]
         if answers and answer and isinstance(right, bool) and not row["improper"]:
             made.append(JudgedAnswer(Claim(row["question"], answer, answers), right, row["question"]))
     return made

@@ -356,6 +356,13 @@ def test_evaluate_shows_the_measures_asked_for_in_their_order(built: Path, tmp_p
     assert "ROUGE-L" in refused.stderr
 
 
+def test_synthetic_questions_that_are_not_written_are_asked_for(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "Who is it?", "answers": []}\n')
+    result = fieldstone("evaluate", built / "ws", "--questions", tmp_path / "q.jsonl", "--synthetic")
+    assert result.exit_code == 1
+    assert "fieldstone synthesize" in result.stderr
+
+
 def test_a_bad_file_of_questions(built: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("not json\n")
     result = fieldstone("evaluate", built / "ws", "--questions", tmp_path / "q.jsonl")
