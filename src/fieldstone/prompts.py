@@ -348,8 +348,8 @@ GRADE = (
 )
 SUPPORT = (
     "You check answers. You are given a passage, a question and an answer. The passage supports the answer "
-    "if a reader of the passage alone, who knows nothing else, would give this answer to this question. Reply "
-    "with one word, yes or no: does the passage support the answer?"
+    "if a reader of the passage alone, who knows nothing else, would give this answer to this question. "
+    "Reply with one word, yes or no: does the passage support the answer?"
 )
 
 VERDICTS = {True: " yes", False: " no"}

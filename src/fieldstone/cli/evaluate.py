@@ -81,8 +81,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Answers that people judged, to try the judge on: JSON Lines with question, answers, answer, "
-            "correct.",
+            help="Answers that people judged, to try the judge on: JSON Lines of question, answers, answer "
+            "and correct.",
             show_default=False,
         ),
     ] = None,

@@ -38,8 +38,8 @@ class QuestionSet:
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. `tests` hold what else is known of a difference, under
     the same names; `passages` the text of those that the worst cases speak of, by id. `judged`, where a model
-    graded: its name, how it agrees with people, and the sentence that says so. A build that tunes itself names
-    its systems "before" and "after".
+    graded: its name, how it agrees with people, and the sentence that says so. A build that tunes itself
+    names its systems "before" and "after".
     """
 
     systems: Estimates = field(default_factory=dict)

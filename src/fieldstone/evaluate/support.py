@@ -1,10 +1,10 @@
 """Does a citation support its answer: does the quote stand in the passage, and does the passage say so?
 
-A passage that says so makes question and answer likelier than they are without it. So the generator itself
-can tell, by the log-probability of both with the cited passage alone and with no passage (context ablation, as
-in SelfCite, Chuang et al., ICML 2025). There the other passages remain where the cited one is taken away; here
-nothing does, so that a second passage which says the same takes nothing from the first. The question counts
-too: an answer copied from a passage is likely there, whatever was asked.
+A passage that says so makes the question and the answer likelier than they are without it. So the generator
+itself can tell, by their log-probability behind the cited passage and behind none (context ablation, as in
+SelfCite, Chuang et al., ICML 2025). There the other passages remain where the cited one is taken away; here
+nothing does, so that a second passage which says the same takes nothing from the first. And the question
+counts as much as the answer: words copied from a passage are likely behind it, whatever was asked.
 
 A model of entailment, where there is one, is asked directly.
 """
@@ -46,24 +46,19 @@ class Cited:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Log-probability a token of question and answer, behind the cited passage `alone` and `without` any."""
+    """How much likelier the passage makes the `question` and the `answer`, natural log a token."""
 
-    alone: float
-    without: float
+    question: float
+    answer: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.alone) and math.isfinite(self.without)):
-            raise ValueError(f"log-probabilities of {self.alone} and {self.without}; they must be finite")
-
-    @property
-    def gain(self) -> float:
-        """How much likelier the passage makes question and answer, natural log a token."""
-        return self.alone - self.without
+        if not (math.isfinite(self.question) and math.isfinite(self.answer)):
+            raise ValueError(f"gains of {self.question} and {self.answer}; they must be finite")
 
     @property
     def support(self) -> float:
-        """The gain as a probability that the passage supports the answer."""
-        return _share(CONSTANT + SLOPE * self.gain)
+        """The smaller gain as a probability that the passage supports the answer."""
+        return _share(CONSTANT + SLOPE * min(self.question, self.answer))
 
 
 Look = Callable[[Sequence[Cited], Path | None, Progress], list[float]]
@@ -93,10 +88,7 @@ def ablate(
 
     def look(places: Sequence[int]) -> list[Ablation]:
         generator.forget()  # what was read before must not show in what is read now
-        its = [cited[place] for place in places]
-        alone = _mean_logprobs(generator, [c.passage for c in its], its)
-        without = _mean_logprobs(generator, [""] * len(its), its)
-        return [Ablation(a, b) for a, b in zip(alone, without, strict=True)]
+        return _ablate(generator, [cited[place] for place in places])
 
     return remembered(path, Ablation, keys, look, BATCH, "support", progress)
 
@@ -128,15 +120,15 @@ def by_entailment(model: Reranker) -> Look:
     return look
 
 
-def _mean_logprobs(generator: Generator, passages: Sequence[str], cited: Sequence[Cited]) -> list[float]:
-    """Log-probability a token of each question with its answer, behind the passage or behind none."""
+def _ablate(generator: Generator, cited: Sequence[Cited]) -> list[Ablation]:
     prompts, wanted = [], []
-    for passage, c in zip(passages, cited, strict=True):
-        prompts += [likelihood_prompt(passage), one_by_one_prompt(passage, c.question)]
-        wanted += [f" {c.question.strip()}", f" {c.answer.strip()}"]
-    scores = generator.score(prompts, wanted)
-    pairs = zip(scores[::2], scores[1::2], strict=True)
-    return [(q.logprob + a.logprob) / max(q.tokens + a.tokens, 1) for q, a in pairs]
+    for c in cited:
+        for passage in (c.passage, ""):
+            prompts += [likelihood_prompt(passage), one_by_one_prompt(passage, c.question)]
+            wanted += [f" {c.question.strip()}", f" {c.answer.strip()}"]
+    means = [score.mean for score in generator.score(prompts, wanted)]
+    quarters = zip(means[::4], means[1::4], means[2::4], means[3::4], strict=True)
+    return [Ablation(q - q_alone, a - a_alone) for q, a, q_alone, a_alone in quarters]
 
 
 def _parts(cited: Cited) -> tuple[str, ...]:
