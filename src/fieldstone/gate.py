@@ -32,6 +32,7 @@ from fieldstone.evaluate.compare import FEWEST, Estimate, Value, paired_differen
 from fieldstone.evaluate.significance import LUCK, chance_of_luck
 from fieldstone.in_use import Part
 
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the gate decided about a candidate, and why.

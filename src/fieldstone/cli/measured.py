@@ -20,7 +20,7 @@ RANKED = {True: "ranks alike", False: "ranks otherwise", None: ""}
 
 
 def show_measured(evaluation: Evaluation) -> None:
-    """Each set of questions: a block a system, a row a measure; then what is more than chance, and what is not."""
+    """Each set of questions: a block a system, a row a measure; then what is more than chance."""
     from fieldstone.evaluate.report import QuestionSet
 
     for note in evaluation.notes:
@@ -72,7 +72,9 @@ def show_agreement(found: Agreement) -> None:
     for measure, its in found.gaps.items():
         if systems[-1] in its:
             pair = its[systems[-1]]
-            values = f"{measure:<18} {pair.human.value:8.3f} {pair.synthetic.value:10.3f} {pair.gap.value:+8.3f}"
+            values = (
+                f"{measure:<18} {pair.human.value:8.3f} {pair.synthetic.value:10.3f} {pair.gap.value:+8.3f}"
+            )
             ranking = found.rankings.get(measure)
             said = RANKED[ranking.alike] if ranking else ""
             interval = f"{pair.gap.low:+.3f} … {pair.gap.high:+.3f}"

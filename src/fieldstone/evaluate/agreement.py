@@ -41,10 +41,10 @@ class Gap:
 class Ranking:
     """Whether both sets rank the systems alike under one measure.
 
-    `tau` is Kendall's tau-b between the two rankings; of two systems 1 where both sets put the same one first,
-    -1 where they do not. None where a set puts none before another. `probability`: how often documents (and
-    seeds) drawn anew, in both sets, rank them rather alike than the other way round (tau above 0). `alike`: as
-    `SURE` says; None where it cannot be told.
+    `tau` is Kendall's tau-b between the two rankings; of two systems 1 where both sets put the same one
+    first, -1 where they do not. None where a set puts none before another. `probability`: how often documents
+    (and seeds) drawn anew, in both sets, rank them rather alike than the other way round (tau above 0).
+    `alike`: as `SURE` says; None where it cannot be told.
     """
 
     tau: float | None
@@ -75,9 +75,9 @@ def agreement(
     gaps = {measure: found for measure in both if (found := _gaps(measure, human, synthetic))}
     counts = {measure: max(gap.human.n for gap in found.values()) for measure, found in gaps.items()}
     rankings = {
-        measure: found
+        measure: ranked
         for measure, count in counts.items()
-        if count >= ENOUGH and (found := ranking(human, synthetic, measure)) is not None
+        if count >= ENOUGH and (ranked := ranking(human, synthetic, measure)) is not None
     }
     several = any(len(found) > 1 for found in gaps.values())
     warnings = tuple(_warnings(counts, rankings)) if several else ()
@@ -130,7 +130,7 @@ def _leads(means: Array) -> Array:
 
 
 def _tau(a: Array, b: Array) -> float | None:
-    """Kendall's tau-b (The treatment of ties in ranking problems, Biometrika 1945) of who leads in each pair."""
+    """Of who leads in each pair: tau-b (Kendall, The treatment of ties in ranking problems, 1945)."""
     norm = np.sum(a**2) * np.sum(b**2)
     return float(np.sum(a * b) / np.sqrt(norm)) if norm else None
 

@@ -74,7 +74,9 @@ def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
     """
     sets = {name: {c.measure: c.after for c in changes(its)} for name, its in sets_of(content).items()}
     (_, first), *others = sets.items()
-    found = {name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others}
+    found = {
+        name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others
+    }
     return {name: measures for name, measures in found.items() if measures}
 
 

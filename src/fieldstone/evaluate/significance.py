@@ -24,7 +24,7 @@ from fieldstone.evaluate.compare import (
     student_quantile,
     student_tail,
 )
-from fieldstone.evaluate.seeds import Error, Runs, standard_error, total
+from fieldstone.evaluate.seeds import Error, Runs, standard_error
 
 LUCK = 0.05
 """How often chance alone may do as well as what is called more than chance."""
@@ -40,11 +40,11 @@ SWAPS = 4096
 class Test:
     """What is known of a difference between two systems under a measure, beside its interval.
 
-    `p`: how often two equals would differ as much. `holm`: the same, corrected for all the pairs of systems that
-    were compared under the measure. `wins`, `ties`, `losses`: the questions on which the first of the two did
-    better, alike, worse. `detectable`: the smallest true difference that would be told from chance in four of
-    five such evaluations; None where the two never differ. `questions`: about how many it takes to tell a
-    difference like the one found; None where there is none, or where more questions alone would not help.
+    `p`: how often two equals would differ as much. `holm`: the same, corrected for all the pairs of systems
+    that were compared under the measure. `wins`, `ties`, `losses`: the questions on which the first of the
+    two did better, alike, worse. `detectable`: the smallest true difference that would be told from chance in
+    four of five such evaluations; None where the two never differ. `questions`: about how many it takes to
+    tell a difference like the one found; None where there is none, or where more alone would not help.
     """
 
     p: float
@@ -73,9 +73,9 @@ def weigh(
 ) -> dict[str, Test]:
     """The tests of all pairs of systems compared under one measure; a pair without common questions has none.
 
-    Each pair has the values of both by run. Two systems that ran once are exchanged. Of several runs, the seeds
-    count as well: too few of them to exchange (three against three can be dealt in 20 ways), so p is that of the
-    difference over its standard error by Student's t.
+    Each pair has the values of both by run. Two systems that ran once are exchanged. Of several runs, the
+    seeds count as well: too few of them to exchange (three against three can be dealt in 20 ways), so p is
+    that of Student's t, the difference over its standard error.
     """
     found = {name: standard_error(systems, clusters) for name, systems in pairs.items()}
     errors = {name: error for name, error in found.items() if error is not None}
@@ -124,8 +124,8 @@ def chance_of_luck(
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """The p values corrected for how many there are, so that at most 1 in 20 families holds a false alarm.
 
-    Step-down Bonferroni: the smallest times their number, the next times one less, and so on, each at least the
-    one before (Holm, Scandinavian Journal of Statistics 1979). Holds however the tests depend on one another.
+    Step-down Bonferroni: the smallest times their number, the next times one less, and so on, each at least
+    the one before (Holm, Scandinavian Journal of Statistics 1979). It holds however they hang together.
     """
     corrected: dict[str, float] = {}
     least = 0.0
@@ -143,9 +143,9 @@ def fewest_clusters(pairs: int = 1) -> int:
 def detectable(error: Error, pairs: int = 1) -> float:
     """The smallest true difference that would be told from chance with a `POWER` of four in five.
 
-    (t(1 - LUCK / 2 / pairs) + t(POWER)) times the standard error, Student's t of the error's degrees of freedom
-    (Bloom, Evaluation Review 1995: minimum detectable effect). Of several pairs it is what Holm's first and
-    strictest step would tell.
+    (t(1 - LUCK / 2 / pairs) + t(POWER)) times the standard error, with Student's t of the error's degrees of
+    freedom (Bloom, Evaluation Review 1995: minimum detectable effect). Of several pairs it is what Holm's
+    first and strictest step would tell.
     """
     return _reach(error, pairs, POWER) * error.standard
 
@@ -166,13 +166,17 @@ def wins_ties_losses(a: Runs, b: Runs, *, less_is_better: bool = False) -> tuple
 
     A question that a ratio or measure does not apply to in both is not counted.
     """
-    counts = [0, 0, 0]
-    for ours, theirs in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True):
-        first, second = total(ours), total(theirs)
-        if first is not None and second is not None:
-            lead = first[0] / first[1] - second[0] / second[1]
-            counts[1 if abs(lead) < 1e-12 else 0 if (lead > 0) != less_is_better else 2] += 1
-    return counts[0], counts[1], counts[2]
+    first, second = (
+        np.sum([fractions([(0.0, 0.0) if v is None else v for v in run]) for run in runs], axis=0)
+        for runs in (a, b)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lead = (
+            first[:, 0] / first[:, 1] - second[:, 0] / second[:, 1]
+        )  # not a number where one does not apply
+    up, down = int(np.sum(lead > 1e-12)), int(np.sum(lead < -1e-12))
+    ties = int(np.sum(np.isfinite(lead))) - up - down
+    return (down, ties, up) if less_is_better else (up, ties, down)
 
 
 def _p(a: Runs, b: Runs, clusters: Sequence[Hashable], error: Error, seed: int) -> float:
@@ -198,7 +202,7 @@ def _leads(sums: Array, swaps: NDArray[np.int8]) -> Array:
 
 
 def _swaps(size: int, seed: int) -> Iterator[NDArray[np.int8]]:
-    """Who is exchanged, (ways, size), the first nobody: every way there is, or as many as `SWAPS`; in blocks."""
+    """Who is exchanged, (ways, size), nobody first: all ways there are, or `SWAPS` drawn; in blocks."""
     if 2**size <= SWAPS:
         yield ((np.arange(2**size)[:, None] >> np.arange(size)) & 1).astype(np.int8)
         return

@@ -31,7 +31,10 @@ class Measured:
 
 
 def measured(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], systems: Sequence[str], measures: Sequence[str]
+    rows: Sequence[Mapping[str, Any]],
+    judged: Sequence[Judged],
+    systems: Sequence[str],
+    measures: Sequence[str],
 ) -> Measured:
     """The values of these rows, one a question and system, or one a question, system and `seed`."""
     runs: dict[str, dict[Any, list[Mapping[str, Any]]]] = {name: {} for name in systems}
@@ -97,11 +100,11 @@ def notes(judged: Sequence[Judged], systems: int) -> list[str]:
     pairs = systems * (systems - 1) // 2
     if documents < FEWEST:
         few = "one document" if documents == 1 else f"{documents} documents"
-        return [f"the questions are about only {few}, so the intervals say nothing about others"]
+        return [f"questions about only {few}: the intervals say nothing about others"]
     if pairs and documents < (least := fewest_clusters(pairs)):
         return [
-            f"{documents} documents are too few to tell {pairs} pairs of systems apart: compare fewer systems, "
-            f"or ask about {least} documents"
+            f"{documents} documents are too few to tell {pairs} pairs of systems apart: compare fewer "
+            f"systems, or ask about {least} documents"
         ]
     return []
 

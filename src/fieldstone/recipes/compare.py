@@ -275,9 +275,7 @@ def _with_passages(workspace: Workspace, questions: QuestionSet) -> QuestionSet:
         library.close()
 
 
-def _agreement(
-    names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]
-) -> Agreement:
+def _agreement(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]) -> Agreement:
     """Whether the written questions tell of the recipes what yours tell."""
     from fieldstone.evaluate.summary import measured
 

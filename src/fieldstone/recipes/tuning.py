@@ -300,9 +300,7 @@ def report(build: Build) -> dict[str, Any]:
     settings, test = build.settings, told(build.examples("test"))
     kept_back = {
         "your questions, kept back": [e for e in test if e.origin == "human"],
-        WRITTEN: sample(
-            [e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed
-        ),
+        WRITTEN: sample([e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed),
     }
     asked = [e.id for its in kept_back.values() for e in its]
     verdicts = tuple(verdicts_of(build))
@@ -346,9 +344,7 @@ def report(build: Build) -> dict[str, Any]:
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
 
 
-def _agreement(
-    sets: Mapping[str, QuestionSet], asking: Mapping[str, Sequence[Judged]]
-) -> Agreement | None:
+def _agreement(sets: Mapping[str, QuestionSet], asking: Mapping[str, Sequence[Judged]]) -> Agreement | None:
     """Whether the synthetic questions tell what the first set, of human ones, tells."""
     from fieldstone.evaluate.agreement import WRITTEN, agreement
     from fieldstone.evaluate.named import DEFAULTS
