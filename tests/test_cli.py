@@ -338,22 +338,48 @@ def test_evaluate_shows_the_measures_asked_for_in_their_order(built: Path, tmp_p
     file = tmp_path / "questions.jsonl"
     source = "tariffs/2025.txt"
     asked = {"question": "What does a day at the quay cost?", "answers": ["135 crowns"], "source": source}
-    file.write_text(json.dumps(asked) + "\n")
-    names = "rouge-l,recall@20,latency-p95,correctness,recall@3"
+    file.write_text("".join(json.dumps(asked | {"id": i}) + "\n" for i in range(2)))
+    names = "rouge-l,recall@20,latency-p50,correctness,recall@3,latency-p95"
     systems = "lexical,lexical/one-by-one"
     command = ["evaluate", built / "ws", "--questions", file, "--systems", systems]
     shown = json.loads(fieldstone(*command, "--measures", names, "--json").stdout)
-    assert list(shown["systems"]["lexical"]) == ["recall@20", "latency-p95", "recall@3"]
-    assert list(shown["systems"]["lexical/one-by-one"]) == ["ROUGE-L", "latency-p95", "recall@3"]
-    assert list(shown["differences"]["lexical/one-by-one - lexical"]) == ["latency-p95", "recall@3"]
-    assert "nothing to measure correctness on" in shown["notes"]
+    assert list(shown["systems"]["lexical"]) == ["recall@20", "latency-p50", "recall@3"]
+    assert list(shown["systems"]["lexical/one-by-one"]) == ["ROUGE-L", "latency-p50", "recall@3"]
+    assert list(shown["differences"]["lexical/one-by-one - lexical"]) == ["latency-p50", "recall@3"]
+    assert "no questions, or too few, to measure correctness, latency-p95 on" in shown["notes"]
     rows = [json.loads(line) for line in Path(shown["report"]["rows"]).read_text().splitlines()]
-    assert {"ROUGE-L", "recall@10", "F1"} <= set(rows[1]["measures"])
+    assert {"ROUGE-L", "recall@10", "F1"} <= set(rows[-1]["measures"])
     assert rows[1]["measures"]["latency-p95"] == rows[1]["seconds"]
     refused = fieldstone(*command, "--measures", "recall@5,precisoin@5")
     assert refused.exit_code == 1
     assert "precisoin@5" in refused.stderr
     assert "ROUGE-L" in refused.stderr
+
+
+def test_evaluate_with_a_second_look_at_the_answers(built: Path, tmp_path: Path) -> None:
+    file, judged = tmp_path / "questions.jsonl", tmp_path / "judged.jsonl"
+    asked = {"question": "What does a day at the quay cost?", "answers": ["135 crowns"]}
+    file.write_text(json.dumps(asked | {"source": "tariffs/2025.txt"}) + "\n")
+    lines = [asked | {"answer": f"{n} crowns", "correct": n % 2} for n in range(40)]
+    judged.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["evaluate", built / "ws", "--questions", file, "--systems", "lexical/one-by-one", "--json"]
+    judge = ["--judge", "fake:words", "--judged", judged]
+    shown = json.loads(fieldstone(*command, "--support", *judge).stdout)
+    assert {"citation-support", "faithfulness"} <= set(shown["systems"]["lexical/one-by-one"])
+    assert "correctness" not in shown["systems"]["lexical/one-by-one"]
+    assert shown["judged"]["fit"] is False
+    assert shown["judged"]["sentence"].startswith("fake:words is no judge here")
+    assert shown["judged"]["sentence"] in shown["notes"]
+    plain = json.loads(fieldstone(*command).stdout)
+    assert plain["judged"] == {}
+    assert "faithfulness" not in plain["systems"]["lexical/one-by-one"]
+    for alone in (judge[:2], judge[2:]):
+        refused = fieldstone(*command, *alone)
+        assert refused.exit_code == 1
+        assert "--judge NAME and --judged FILE go together" in refused.stderr
+    refused = fieldstone(*command, "--entailment", "fake:words")
+    assert refused.exit_code == 1
+    assert 'no label "entailment"' in refused.stderr
 
 
 def test_synthetic_questions_that_are_not_written_are_asked_for(built: Path, tmp_path: Path) -> None:

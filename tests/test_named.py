@@ -106,7 +106,9 @@ def test_names_are_given_back_as_they_are_spelled_once_and_in_order():
     assert (depth("recall@100"), depth("F1")) == (100, 0)
 
 
-@pytest.mark.parametrize("name", ["", "recall", "recall@", "recall@0", "recall@-1", "recall@k", "F2", "EM@5", "@5"])
+@pytest.mark.parametrize(
+    "name", ["", "recall", "recall@", "recall@0", "recall@-1", "recall@k", "F2", "EM@5", "@5"]
+)
 def test_an_unknown_name_is_refused_with_those_there_are(name):
     with pytest.raises(SettingsError) as refused:
         check_names(["F1", name])
@@ -120,7 +122,7 @@ def test_a_name_nearly_right_is_named():
 
 
 def test_what_less_is_better_of_is_known_by_its_name():
-    assert LESS_IS_BETTER == {"over-refusal", "seconds", *QUANTILES}
+    assert {"over-refusal", "seconds", *QUANTILES} == LESS_IS_BETTER
     assert set(MEASURES) >= LESS_IS_BETTER
 
 

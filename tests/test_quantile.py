@@ -26,7 +26,7 @@ def loop(a, b, clusters, q, samples, seed):
     return np.quantile(found, _tails(0.95, len(members)))
 
 
-@pytest.mark.parametrize("q", [0.5, 0.95, 1.0])
+@pytest.mark.parametrize("q", [0.5, 0.95])
 def test_equals_the_loop(q):
     random = np.random.default_rng(1)
     a, clusters = simulate(random)
@@ -42,15 +42,18 @@ def test_equals_the_loop(q):
 
 def test_equals_numpy_for_any_number_of_questions():
     random = np.random.default_rng(2)
-    for n in range(1, 200):
+    for n in (1, 2, 3, 19, 20, 21, 40, 99, 100, 101, 200):
         values = random.exponential(size=n)
         for q in (0.5, 0.95):
             estimate = bootstrap_quantile(values.tolist(), list(range(n)), q, samples=1)
+            if n < (2 if q == 0.5 else 20):
+                assert estimate is None
+                continue
             assert estimate.value == np.sort(values)[-(-round(100 * q) * n // 100) - 1]
 
 
 def test_questions_without_a_value_are_left_out():
-    assert bootstrap_quantile([1.0, None, 3.0], ["a", "a", "b"], 1.0).n == 2
+    assert bootstrap_quantile([1.0, None, 3.0], ["a", "a", "b"], 0.5).n == 2
     assert bootstrap_quantile([None], ["a"], 0.5) is None
     assert quantile_difference([1.0, None], [None, 1.0], ["a", "b"], 0.5) is None
 
@@ -70,6 +73,6 @@ def test_the_interval_covers_the_truth(q, least, most):
     covered = 0
     for i in range(500):
         seconds, clusters = simulate(random)
-        estimate = bootstrap_quantile(seconds.tolist(), clusters.tolist(), q, samples=500, seed=i)
+        estimate = bootstrap_quantile(seconds.tolist(), clusters.tolist(), q, samples=400, seed=i)
         covered += estimate.low <= truth <= estimate.high
     assert least < covered / 500 < most

@@ -336,11 +336,12 @@ def test_all_that_the_page_shows_of_several_systems_stands_in_the_json():
     words = " ".join(" ".join(page.words).split())
     assert page.open == page.links == []
     for found in content["coverage"].values():
-        assert f"{found['aurc']:.3f}" in words
+        area, excess = (f"{found[key]:.2f}".removeprefix("0") for key in ("aurc", "excess"))
+        assert f"{area} {excess} above the best order" in words
         for name in ("coverage", "risk", "precision", "recall", "f1"):
             its = found["chosen"][name]
             shown = [f"{its[key]:.2f}".removeprefix("0") for key in ("value", "low", "high")]
-            assert f"{shown[0]} {shown[1]} to {shown[2]}, n = {its['n']}" in words
+            assert f"{shown[0]} {shown[1]} to {shown[2]} n = {its['n']}" in words
         assert found["kinds"]["near <miss>"]["n"] == 8
     for parts in content["slices"]["by"].values():
         for part in parts:
@@ -429,3 +430,34 @@ def test_the_markdown_of_tuning():
     assert "## human \\<questions\\>" in text
     assert "| recall@1 | +.07 (+.03 to +.10) | better |" in text
     assert "- retriever taken into use: its recall@1 is 0.080 higher" in text
+
+
+def test_what_may_be_believed_of_a_judge_and_of_synthetic_questions():
+    content = json.loads(json.dumps(as_json(TUNED)))
+    estimate = {"value": 0.42, "low": 0.31, "high": 0.55, "n": 120}
+    content["sets"]["human <questions>"]["judged"] = {
+        "judge": "a <judge>",
+        "fit": False,
+        "sentence": "It agrees too little.",
+        "kappa": estimate,
+        "agreement": None,
+    }
+    gap = {"human": estimate, "synthetic": estimate | {"value": 0.54}, "gap": estimate | {"value": 0.12}}
+    content["agreement"] = {
+        "human": "human <questions>",
+        "synthetic": "synthetic questions",
+        "gaps": {"F1": {"<one>": gap}},
+        "rankings": {"F1": {"tau": -1.0, "probability": 0.03, "alike": False}},
+        "warnings": ["go by the human ones"],
+    }
+    text = render_page(content)
+    page = Page(text)
+    words = " ".join(" ".join(page.words).split())
+    assert page.open == []
+    assert not re.search(r"<judge|<one>|<questions", text)
+    assert "a <judge> It agrees too little." in words
+    assert "kappa: agreement beyond chance +0.420 +0.310 to +0.550 n = 120" in words
+    assert "F1 <one> 0.420 0.540 +0.120 +0.310 to +0.550" in words
+    assert "go by the human ones" in words
+    assert "F1 −1.000 3 % the other way round" in words
+    assert "The gap:" not in words

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fieldstone.cli.options import Json, Quiet, Set, WorkspacePath
+
+if TYPE_CHECKING:
+    from fieldstone.evaluate.fitness import Grader
+    from fieldstone.models import Reranker
+    from fieldstone.settings import Settings
 
 
 def evaluate(
@@ -51,6 +56,39 @@ def evaluate(
         int, typer.Option(min=0, help="Ask only so many questions, drawn by chance; 0 asks all.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Which questions chance draws.")] = 0,
+    support: Annotated[
+        bool,
+        typer.Option("--support", help="Let the generator say how far each citation supports its answer."),
+    ] = False,
+    entailment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The same by a cross-encoder for natural language inference.",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A model that grades the answers, if it agrees with people: a folder, "
+            "http://host:port/v1#model, embedded:smollm2. Needs --judged.",
+            show_default=False,
+        ),
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answers that people judged, to try the judge on: JSON Lines of question, answers, answer "
+            "and correct.",
+            show_default=False,
+        ),
+    ] = None,
+    least_kappa: Annotated[
+        float, typer.Option(min=0, max=1, help="How far a judge must agree with people to be heard.")
+    ] = 0.4,
     changes: Set = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -69,6 +107,7 @@ def evaluate(
     from fieldstone.evaluate.questions import read_questions
     from fieldstone.evaluate.report import as_json, write_report
     from fieldstone.evaluate.run import evaluate as run
+    from fieldstone.models import load_reranker
     from fieldstone.recipes.compare import written_questions
     from fieldstone.workspace import open_workspace
 
@@ -85,8 +124,12 @@ def evaluate(
         )
     names = [name.strip() for name in systems.split(",")] if systems else []
     settings = settings_of(opened, changes)
+    grader = _grader(judge, judged, least_kappa, settings)
+    looked: bool | Reranker = support
+    if entailment is not None:
+        looked = load_reranker(entailment, device=settings.models.device)
     with progress.shown(quiet or ctx.obj) as told:
-        evaluation = run(opened, settings, asked, names, told, wanted, written)
+        evaluation = run(opened, settings, asked, names, told, wanted, written, grader=grader, support=looked)
     paths = write_report(opened.reports, evaluation)
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})
@@ -94,3 +137,22 @@ def evaluate(
     show_measured(evaluation)
     show()
     show(f"The report, with every question: {paths.html}")
+
+
+def _grader(name: str | None, judged: Path | None, least: float, settings: Settings) -> Grader | None:
+    """The judge that the options name, with what it is tried on."""
+    if name is None and judged is None:
+        return None
+    from fieldstone.errors import SettingsError
+    from fieldstone.evaluate.fitness import Grader, read_judged
+    from fieldstone.models import load_generator
+
+    if name is None or judged is None:
+        raise SettingsError(
+            "--judge NAME and --judged FILE go together: a judge is heard only if it agrees with people; "
+            "write some answers and whether each is right into a file, 30 at least, and give both"
+        )
+    tried = read_judged(judged)
+    models = settings.models
+    generator = load_generator(name, device=models.device, threads=models.threads or None)
+    return Grader(generator, tried, least)

@@ -37,8 +37,9 @@ class QuestionSet:
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. `tests` hold what else is known of a difference, under
-    the same names; `passages` the text of those that the worst cases speak of, by id. A build that tunes
-    itself names its systems "before" and "after".
+    the same names; `passages` the text of those that the worst cases speak of, by id. `judged`, where a model
+    graded: its name, how it agrees with people, and the sentence that says so. A build that tunes itself
+    names its systems "before" and "after".
     """
 
     systems: Estimates = field(default_factory=dict)
@@ -47,6 +48,7 @@ class QuestionSet:
     rows: Sequence[Mapping[str, Any]] = ()
     tests: Tests = field(default_factory=dict)
     passages: Mapping[str, str] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Evaluation:
     agreement: Agreement | None = None
     passages: Mapping[str, str] = field(default_factory=dict)
     curves: tuple[Mapping[str, Any], ...] = ()
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ReportPaths(NamedTuple):
@@ -140,6 +143,7 @@ def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
         "differences": _plain(questions.differences),
         "tests": _plain(questions.tests),
         "notes": list(questions.notes),
+        "judged": dict(questions.judged),
         "lost": {system: lost(its, read) for system, its in rows.items()},
         "moved": moved(before, after, read),
         "examples": {kind: found[:EXAMPLES] for kind, found in examples.items()},

@@ -17,14 +17,18 @@ from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.fitness import Grader, examine
 from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.questions import NEAR_MISS, Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.second_look import with_grades, with_support
 from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.support import SENTENCE, by_ablation, by_entailment
 from fieldstone.evaluate.worst import passages_of, worst
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
+from fieldstone.models import Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
@@ -55,6 +59,9 @@ def evaluate(
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
     written: Sequence[Example] = (),
+    *,
+    grader: Grader | None = None,
+    support: bool | Reranker = False,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
@@ -62,6 +69,9 @@ def evaluate(
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
     measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
     examples, these are asked as well, as a set of their own, and compared with the questions.
+
+    A `grader` that agrees with people grades the answers. With `support` the generator, or a model of
+    entailment, says how far each citation supports its answer.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -72,9 +82,29 @@ def evaluate(
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
     judged, missing = judge(library, questions)
+    kept = workspace.cache / "second_look.jsonl"
+    found = examine(grader, kept, progress) if grader is not None else None
+    look = None
+    if support is not False:
+        look = by_ablation(opened.generator) if support is True else by_entailment(support)
     answering = [name for name in names if "/" in name]
     asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
-    result = measure(asked, judged, answering, progress, measures)
+
+    def put(items: Sequence[Judged]) -> QuestionSet:
+        result = measure(asked, items, answering, progress, measures)
+        rows, told, said = result.rows, dict[str, Any](), list[str]()
+        if look is not None:
+            rows = with_support(rows, library, look, kept, progress)
+            said += [SENTENCE] if support is True else []
+        if grader is not None and found is not None:
+            rows, told = with_grades(rows, grader.generator, found, kept, progress)
+            said.append(told["sentence"])
+        if rows is result.rows and not told:
+            return result
+        again = summarise(rows, items, names, measures)
+        return replace(again, judged=told, passages=result.passages, notes=(*result.notes, *said))
+
+    result = put(judged)
     whole = Evaluation(
         date=datetime.now(UTC),
         settings=settings.model_dump(mode="json"),
@@ -89,9 +119,10 @@ def evaluate(
             notes=(*result.notes, *whole.notes),
             rows=result.rows,
             passages=result.passages,
+            judged=result.judged,
         )
     others = judge_examples(library, written)
-    other = measure(asked, others, answering, progress, measures)
+    other = put(others)
     compared = agreement(
         measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
     )
@@ -157,11 +188,11 @@ def summarise(
 
 
 def _not_measured(found: QuestionSet, measures: Sequence[str]) -> tuple[str, ...]:
-    """A note on the measures that were asked for by name and applied to nothing."""
+    """A note on the measures that were asked for by name and of which there is no estimate."""
     if tuple(measures) == DEFAULTS:
         return ()
     missing = [name for name in measures if not any(name in its for its in found.systems.values())]
-    return (f"nothing to measure {', '.join(missing)} on",) if missing else ()
+    return (f"no questions, or too few, to measure {', '.join(missing)} on",) if missing else ()
 
 
 def default_systems(settings: Settings) -> list[str]:

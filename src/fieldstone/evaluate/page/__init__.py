@@ -9,6 +9,7 @@ from typing import Any
 
 from fieldstone.evaluate.findings import changes, sets_of
 from fieldstone.evaluate.headline import headline
+from fieldstone.evaluate.page.believed import agreement_section, judge_section
 from fieldstone.evaluate.page.cases import example_section, worst_section
 from fieldstone.evaluate.page.lost import lost_section
 from fieldstone.evaluate.page.markup import note_list
@@ -23,6 +24,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 SECTIONS = (
     measured_section,
+    judge_section,
+    agreement_section,
     verdict_section,
     curve_section,
     lost_section,

@@ -58,7 +58,7 @@ def measured_section(content: Content) -> Iterator[str]:
         else:
             yield from _systems(questions["systems"])
             yield from _differences(questions)
-    yield from _gaps(content)
+    yield from () if content.get("agreement") else _gaps(content)  # it says the same of more systems
     yield from _others(sets)
 
 

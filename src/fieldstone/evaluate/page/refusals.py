@@ -121,4 +121,5 @@ def _estimate(values: Content | None) -> str:
         return ""
     estimate = Estimate(**values)
     reach = f"{short(estimate.low)} to {short(estimate.high)}"
-    return f'{short(estimate.value)}<span class="range">{reach}, n = {estimate.n:,}</span>'
+    lines = (f'<span class="range">{line}</span>' for line in (reach, f"n = {estimate.n:,}"))
+    return short(estimate.value) + "".join(lines)
