@@ -73,7 +73,7 @@ def test_a_quantile_has_an_interval_and_no_test():
         [1.0 + i for i in range(20)], documents, 0.95
     )
     assert found.differences["b - a"]["latency-p95"].value == 0
-    assert found.tests == {}
+    assert found.tests == {"b - a": {}}
 
 
 def test_few_documents_are_said_to_be_few():
