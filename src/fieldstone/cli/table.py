@@ -64,7 +64,8 @@ def _table(found: Sequence[Change], drawn: bool) -> Iterator[Text]:
             row.append(f"  {_number(its.low, '+'):>6} {_number(its.high, '+'):>6}", "dim")
             row.append("  ")
             if drawn:
-                row.append(_plot(its, reach, colour, bool(change.verdict)) if _span(its) <= WHOLE else " " * PLOT)
+                told = bool(change.verdict)
+                row.append(_plot(its, reach, colour, told) if _span(its) <= WHOLE else " " * PLOT)
             row.append(f" {change.verdict}", f"bold {colour}")
         row.rstrip()
         yield row
