@@ -11,19 +11,24 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import Any
 
-from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
+from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
-from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
+from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.fitness import Grader, examine
+from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
-from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.questions import NEAR_MISS, Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.second_look import with_grades, with_support
+from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.support import SENTENCE, by_ablation, by_entailment
+from fieldstone.evaluate.worst import passages_of, worst
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
+from fieldstone.models import Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
@@ -53,12 +58,20 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    written: Sequence[Example] = (),
+    *,
+    grader: Grader | None = None,
+    support: bool | Reranker = False,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
     Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
-    measure but refusal. Where a latency is asked for, questions are asked one at a time.
+    measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
+    examples, these are asked as well, as a set of their own, and compared with the questions.
+
+    A `grader` that agrees with people grades the answers. With `support` the generator, or a model of
+    entailment, says how far each citation supports its answer.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -69,22 +82,51 @@ def evaluate(
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
     judged, missing = judge(library, questions)
+    kept = workspace.cache / "second_look.jsonl"
+    found = examine(grader, kept, progress) if grader is not None else None
+    look = None
+    if support is not False:
+        look = by_ablation(opened.generator) if support is True else by_entailment(support)
     answering = [name for name in names if "/" in name]
-    result = measure(
-        {name: replace(opened, settings=variant) for name, variant in variants.items()},
-        judged,
-        answering,
-        progress,
-        measures,
-    )
-    return Evaluation(
+    asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
+
+    def put(items: Sequence[Judged]) -> QuestionSet:
+        result = measure(asked, items, answering, progress, measures)
+        rows, told, said = result.rows, dict[str, Any](), list[str]()
+        if look is not None:
+            rows = with_support(rows, library, look, kept, progress)
+            said += [SENTENCE] if support is True else []
+        if grader is not None and found is not None:
+            rows, told = with_grades(rows, grader.generator, found, kept, progress)
+            said.append(told["sentence"])
+        if rows is result.rows and not told:
+            return result
+        again = summarise(rows, items, names, measures)
+        return replace(again, judged=told, passages=result.passages, notes=(*result.notes, *said))
+
+    result = put(judged)
+    whole = Evaluation(
         date=datetime.now(UTC),
-        systems=result.systems,
-        differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing, *_not_measured(result, measures)),
-        rows=result.rows,
+        notes=(*missing, *_not_measured(result, measures)),
     )
+    if not written:
+        return replace(
+            whole,
+            systems=result.systems,
+            differences=result.differences,
+            tests=result.tests,
+            notes=(*result.notes, *whole.notes),
+            rows=result.rows,
+            passages=result.passages,
+            judged=result.judged,
+        )
+    others = judge_examples(library, written)
+    other = put(others)
+    compared = agreement(
+        measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
+    )
+    return replace(whole, sets={YOURS: result, WRITTEN: other}, agreement=compared)
 
 
 def measure(
@@ -113,7 +155,15 @@ def measure(
             progress(name, start, len(judged), "questions")
             rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
-    return summarise(rows, judged, list(systems), measures)
+    found = summarise(rows, judged, list(systems), measures)
+    first = next(iter(systems.values()))
+    return replace(found, passages=passages_shown(first.index.library, rows, first.settings))
+
+
+def passages_shown(library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, str]:
+    """Id -> text of the passages that a report of these rows shows: those of each system's worst cases."""
+    cases = [case for its in answering_rows(rows).values() for case in worst(its, settings.answer.passages)]
+    return library.passage_texts(library.passages(passages_of(cases)))
 
 
 def summarise(
@@ -122,13 +172,18 @@ def summarise(
     systems: Sequence[str],
     measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
-    """What these rows, one a question and system, say of the systems and of each pair of them."""
+    """What these rows say of the systems and of each pair of them.
+
+    There is a row a question and system; of a system that ran several times, a row a question and `seed`.
+    """
     unanswerable = sum(not item.question.answerable for item in judged)
+    found = measured(rows, judged, systems, measures)
     return QuestionSet(
-        {name: _estimates(rows, judged, name, measures) for name in systems},
-        {f"{b} - {a}": _differences(rows, judged, a, b, measures) for a, b in combinations(systems, 2)},
-        (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
+        estimates(found),
+        differences(found),
+        (f"{len(judged)} questions, {unanswerable} of them unanswerable", *notes(judged, len(systems))),
         rows,
+        tests=tests(found),
     )
 
 
@@ -211,7 +266,8 @@ def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged
         about = example.passage_id or next(iter(example.negatives), "")
         source = sources[passages[about].document_id][0] if about in passages else ""
         answers = (example.answer,) if example.kind == "answerable" else ()
-        question = Question(example.id, example.question, answers, source)
+        kind = NEAR_MISS if not answers and example.origin == "synthetic" else ""
+        question = Question(example.id, example.question, answers, source, kind=kind)
         relevant = (frozenset({example.passage_id}),) if example.passage_id in passages else ()
         judged.append(Judged(question, relevant))
     return judged
@@ -223,7 +279,8 @@ def _ask(
     questions = [item.question.question for item in batch]
     deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
-    answers: list[Answer] = answer(system, questions) if answering else []
+    reads = read(system, questions) if answering else []
+    answers: list[Answer] = [conclude(system, its) for its in reads]
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
         found = search(system.index, questions, system.settings.search, deepest)
@@ -240,6 +297,7 @@ def _ask(
             "question": item.question.question,
             "answers": list(item.question.answers),
             "source": item.question.source,
+            "kind": item.question.kind,
             "relevant": sorted(id_ for group in item.relevant for id_ in group),
             "hits": [{"passage": h.passage.id, "score": h.score, **h.scores} for h in hits],
         }
@@ -250,51 +308,12 @@ def _ask(
             row |= {
                 "answer": given.text,
                 "abstained": given.abstained,
+                "unsaid": reads[i].readings[0].text if given.abstained and reads[i].readings else "",
                 "confidence": given.confidence,
+                "abstain_below": system.abstain_below,
                 "citations": [
                     {"passage": c.passage_id, "quote": c.quote, "verified": c.verified}
                     for c in given.citations
                 ],
             }
         yield {**row, "seconds": seconds, "measures": values(case, asked)}
-
-
-def _clusters(judged: Sequence[Judged]) -> list[str]:
-    """The document a question is about; a question about none stands for itself."""
-    return [item.question.source or item.question.id for item in judged]
-
-
-def _values(
-    rows: Sequence[Mapping[str, Any]], system: str, measures: Sequence[str]
-) -> dict[str, list[Value]]:
-    its = [row["measures"] for row in rows if row["system"] == system]
-    names = [name for name in measures if any(name in row for row in its)]
-    return {name: [row.get(name) for row in its] for name in names}
-
-
-def _estimates(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    found = {
-        name: bootstrap_quantile(its, clusters, QUANTILES[name])
-        if name in QUANTILES
-        else bootstrap_mean(its, clusters)
-        for name, its in _values(rows, system, measures).items()
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def _differences(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], a: str, b: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    first, second = _values(rows, a, measures), _values(rows, b, measures)
-    found = {
-        name: quantile_difference(second[name], first[name], clusters, QUANTILES[name])
-        if name in QUANTILES
-        else paired_difference(second[name], first[name], clusters)
-        for name in second
-        if name in first
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
