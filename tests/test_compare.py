@@ -9,11 +9,12 @@ from scipy import stats
 from fieldstone.evaluate.compare import (
     FEWEST,
     Estimate,
-    _student_quantile,
     _tails,
     bootstrap_mean,
     paired_difference,
     questions_to_tell,
+    student_quantile,
+    student_tail,
 )
 
 
@@ -162,7 +163,7 @@ def test_questions_to_tell():
 def test_student_quantiles_equal_scipy():
     for degrees in (1, 2, 7, 30, 1000):
         for p in (0.9, 0.95, 0.975, 0.995):
-            assert _student_quantile(p, degrees) == pytest.approx(stats.t.ppf(p, degrees), rel=1e-4)
+            assert student_quantile(p, degrees) == pytest.approx(stats.t.ppf(p, degrees), rel=1e-4)
 
 
 def test_two_thousand_questions_take_a_moment():

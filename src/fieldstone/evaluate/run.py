@@ -11,16 +11,15 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
-from fieldstone.evaluate import measures
-from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -31,9 +30,6 @@ from fieldstone.workspace import Workspace
 
 BATCH = 16
 """Questions asked at once."""
-
-RETRIEVAL = ("recall@1", "recall@5", "recall@10", "MRR@10", "nDCG@10")
-ANSWERS = ("EM", "F1", "citation-accuracy", "refusal-precision", "refusal-recall", "over-refusal")
 
 _NAME = re.compile(
     r"(dense|lexical|fused)(?:\+(likelihood|cross-encoder))?(?:/(one-by-one|together|mixture|fid|search))?"
@@ -54,14 +50,17 @@ def evaluate(
     questions: Sequence[Question],
     systems: Sequence[str] = (),
     progress: Progress = silent,
+    measures: Sequence[str] = DEFAULTS,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
-    Each measure comes with a 95 % interval clustered by document, each pair of systems with the paired
-    difference. Questions whose evidence stands nowhere in the library count for no measure but refusal.
+    Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
+    systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
+    measure but refusal. Where a latency is asked for, questions are asked one at a time.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
+    measures = check_names(measures)
     used = with_tuned(workspace, settings)
     names = list(dict.fromkeys(systems)) or default_systems(used)
     variants = {name: _variant(used, name) for name in names}
@@ -74,13 +73,14 @@ def evaluate(
         judged,
         answering,
         progress,
+        measures,
     )
     return Evaluation(
         date=datetime.now(UTC),
         systems=result.systems,
         differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing),
+        notes=(*result.notes, *missing, *_not_measured(result, measures)),
         rows=result.rows,
     )
 
@@ -90,8 +90,12 @@ def measure(
     judged: Sequence[Judged],
     answering: Collection[str] | None = None,
     progress: Progress = silent,
+    measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
-    """Ask every question of every system; those not in `answering` only search (None: all answer)."""
+    """Ask every question of every system; those not in `answering` only search (None: all answer).
+
+    The estimates are of the `measures` asked for; a row keeps the default ones as well.
+    """
     rows: list[dict[str, Any]] = []
     asked: list[tuple[str, System]] = []
     for name, system in systems.items():
@@ -102,24 +106,41 @@ def measure(
             continue
         answers = answering is None or name in answering
         system.generator.forget()  # the same questions give the same answers, whatever was asked before them
-        for start in range(0, len(judged), BATCH):
+        size = 1 if any(name in QUANTILES for name in measures) else BATCH
+        for start in range(0, len(judged), size):
             progress(name, start, len(judged), "questions")
-            rows += _ask(system, name, answers, judged[start : start + BATCH])
+            rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
-    return summarise(rows, judged, list(systems))
+    return summarise(rows, judged, list(systems), measures)
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], systems: Sequence[str]
+    rows: Sequence[Mapping[str, Any]],
+    judged: Sequence[Judged],
+    systems: Sequence[str],
+    measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
-    """What these rows, one a question and system, say of the systems and of each pair of them."""
+    """What these rows say of the systems and of each pair of them.
+
+    There is a row a question and system; of a system that ran several times, a row a question and `seed`.
+    """
     unanswerable = sum(not item.question.answerable for item in judged)
+    found = measured(rows, judged, systems, measures)
     return QuestionSet(
-        {name: _estimates(rows, judged, name) for name in systems},
-        {f"{b} - {a}": _differences(rows, judged, a, b) for a, b in combinations(systems, 2)},
-        (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
+        estimates(found),
+        differences(found),
+        (f"{len(judged)} questions, {unanswerable} of them unanswerable", *notes(judged, len(systems))),
         rows,
+        tests=tests(found),
     )
+
+
+def _not_measured(found: QuestionSet, measures: Sequence[str]) -> tuple[str, ...]:
+    """A note on the measures that were asked for by name and applied to nothing."""
+    if tuple(measures) == DEFAULTS:
+        return ()
+    missing = [name for name in measures if not any(name in its for its in found.systems.values())]
+    return (f"nothing to measure {', '.join(missing)} on",) if missing else ()
 
 
 def default_systems(settings: Settings) -> list[str]:
@@ -199,16 +220,23 @@ def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged
     return judged
 
 
-def _ask(system: System, name: str, answering: bool, batch: Sequence[Judged]) -> Iterator[dict[str, Any]]:
+def _ask(
+    system: System, name: str, answering: bool, batch: Sequence[Judged], measures: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     questions = [item.question.question for item in batch]
+    deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
     answers: list[Answer] = answer(system, questions) if answering else []
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
-        found = search(system.index, questions, system.settings.search, SEARCH_DEPTH)
+        found = search(system.index, questions, system.settings.search, deepest)
     seconds = (time.perf_counter() - began) / len(batch)
+    # one that answers finds no more than it needs, so nothing deeper can be said of it
+    reach = max(SEARCH_DEPTH, system.settings.answer.passages) if answering else deepest
+    asked = [name for name in dict.fromkeys((*measures, *DEFAULTS)) if depth(name) <= reach]
     for i, (item, hits) in enumerate(zip(batch, found, strict=True)):
-        values: dict[str, Value] = _search_measures(item, hits)
+        ranked = tuple(hit.passage.id for hit in hits)
+        case = Case(item.question, item.relevant, ranked, seconds=seconds)
         row: dict[str, Any] = {
             "system": name,
             "id": item.question.id,
@@ -220,7 +248,8 @@ def _ask(system: System, name: str, answering: bool, batch: Sequence[Judged]) ->
         }
         if answering:
             given = answers[i]
-            values |= _answer_measures(item, given)
+            cited = tuple(citation.passage_id for citation in given.citations)
+            case = replace(case, answer=given.text, abstained=given.abstained, cited=cited)
             row |= {
                 "answer": given.text,
                 "abstained": given.abstained,
@@ -230,58 +259,4 @@ def _ask(system: System, name: str, answering: bool, batch: Sequence[Judged]) ->
                     for c in given.citations
                 ],
             }
-        yield {**row, "seconds": seconds, "measures": {**values, "seconds": seconds}}
-
-
-def _search_measures(item: Judged, hits: Sequence[Hit]) -> dict[str, Value]:
-    ranked = [hit.passage.id for hit in hits]
-    grades = dict.fromkeys((id_ for group in item.relevant for id_ in group), 1.0)
-    return {
-        "recall@1": measures.recall_at(1, ranked, item.relevant),
-        "recall@5": measures.recall_at(5, ranked, item.relevant),
-        "recall@10": measures.recall_at(10, ranked, item.relevant),
-        "MRR@10": measures.reciprocal_rank(ranked, item.relevant, 10),
-        "nDCG@10": measures.ndcg_at(10, ranked, grades),
-    }
-
-
-def _answer_measures(item: Judged, given: Answer) -> dict[str, Value]:
-    answers, answerable = item.question.answers, item.question.answerable
-    text = "" if given.abstained else given.text
-    cited = [citation.passage_id for citation in given.citations]
-    return {
-        "EM": measures.exact_match(text, answers) if answerable else None,
-        "F1": measures.token_f1(text, answers) if answerable else None,
-        "citation-accuracy": measures.citation_accuracy(cited, item.relevant, abstained=given.abstained),
-        "refusal-precision": measures.refusal_precision(abstained=given.abstained, answerable=answerable),
-        "refusal-recall": measures.refusal_recall(abstained=given.abstained, answerable=answerable),
-        "over-refusal": measures.over_refusal(abstained=given.abstained, answerable=answerable),
-    }
-
-
-def _clusters(judged: Sequence[Judged]) -> list[str]:
-    """The document a question is about; a question about none stands for itself."""
-    return [item.question.source or item.question.id for item in judged]
-
-
-def _values(rows: Sequence[Mapping[str, Any]], system: str) -> dict[str, list[Value]]:
-    its = [row["measures"] for row in rows if row["system"] == system]
-    names = [name for name in (*RETRIEVAL, *ANSWERS, "seconds") if name in its[0]]
-    return {name: [row[name] for row in its] for name in names}
-
-
-def _estimates(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    found = {name: bootstrap_mean(v, clusters) for name, v in _values(rows, system).items()}
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def _differences(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], a: str, b: str
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    first, second = _values(rows, a), _values(rows, b)
-    found = {name: paired_difference(second[name], first[name], clusters) for name in second if name in first}
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+        yield {**row, "seconds": seconds, "measures": values(case, asked)}
