@@ -66,8 +66,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    build, add, remove, status, search, ask, synthesize, tune, evaluate, compare, rollback, recipes,
-    quality, doctor,
+    build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, compare, rollback,
+    recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

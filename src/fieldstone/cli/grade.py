@@ -69,9 +69,8 @@ def make(
     write_key(key, sheet)
     write_text(into, render_sheet(sheet, library))
     if library is None:
-        show("note: the report lies in no workspace, so the page shows quotes without their passages; --workspace")
-    what = "pair of answers" if sheet.pairs else "answer"
-    show(f"{into}: {count(len(sheet.items), what).replace('pair of answerss', 'pairs of answers')} to grade")
+        show("note: the report lies in no workspace, so the page shows quotes alone; name one with --workspace")
+    show(f"{into}: {count(len(sheet.items), 'pair' if sheet.pairs else 'answer')} to grade")
     if sheet.alike:
         show(f"{count(len(sheet.alike), 'question')} left out, where both say the same: they count as ties")
     show(f"Keep {key} to yourself: it says which system is which.")
@@ -128,7 +127,6 @@ def read(
     content: dict[str, Any] = {
         "graders": {grader.name: len(grader.grades) for grader in graders},
         "items": len(sheet.items),
-        "tests": {pair: {m: asdict(t) for m, t in its.items()} for pair, its in found.tests.items()},
         "agreement": {name: asdict(its) for name, its in found.agreement.items()},
         "disagreements": [asdict(its) for its in found.disagreements],
         "remarks": [dict(zip(("grader", "question", "remark"), its, strict=True)) for its in found.remarks],
@@ -161,12 +159,12 @@ def _render(found: Graded) -> None:
         show()
         show(system, style="bold")
         _rows(estimates)
-    for pair, tests in found.tests.items():
+    for pair, tests in found.evaluation.tests.items():
         show()
         show(pair, style="bold")
         for name, test in tests.items():
             difference = found.evaluation.differences[pair][name]
-            counts = f"{test.wins} better, {test.ties} tied, {test.losses} worse, p = {test.p:.3f}"
+            counts = f"{test.wins} better, {test.ties} tied, {test.losses} worse, p = {test.holm:.3f}"
             show(Text.assemble(f"{name:<18} {difference.value:>+8.3f}   ", (counts, "dim")), indent=2)
     if any(its.ordinal.units for its in found.agreement.values()):
         show()

@@ -10,18 +10,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fieldstone.evaluate.compare import FEWEST, Estimate, Value, bootstrap_mean, paired_difference
+from fieldstone.evaluate.compare import FEWEST, Value
 from fieldstone.evaluate.krippendorff import Alpha, alpha
 from fieldstone.evaluate.report import Evaluation
 from fieldstone.evaluate.sheet import CRITERIA, LEVELS, SIDES, Item, Row, Sheet
-from fieldstone.evaluate.significance import Test, permutation_test
+from fieldstone.evaluate.summary import Measured, differences, estimates, tests
 
 Grades = Mapping[str, Mapping[str, int | None]]
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,11 @@ class Graded:
     """What the grades say.
 
     `evaluation` holds for each system and criterion its mean from 0 (no) to 1 (yes); of two systems side by
-    side the share of questions where it was the better one, a tie counting half. `tests` are those of the
-    difference between each two systems.
+    side the share of questions where it was the better one, a tie counting half.
     """
 
     graders: tuple[Grader, ...]
     evaluation: Evaluation
-    tests: Mapping[str, Mapping[str, Test]]
     agreement: Mapping[str, Agreement]
     disagreements: tuple[Disagreement, ...]
     remarks: tuple[tuple[str, str, str], ...]
@@ -97,36 +95,25 @@ def read_grades(paths: Iterable[Path], sheet: Sheet) -> tuple[list[Grader], list
 def assess(sheet: Sheet, graders: Sequence[Grader], date: datetime | None = None) -> Graded:
     """What these graders say of the systems, and how far they agree. Without grades, everything is empty."""
     rows = list(_rows(sheet, graders))
-    agreement = {name: _agreement(sheet, graders, name) for name in CRITERIA}
-    clusters = {_question(row): str(row.get("source") or row["id"]) for row in rows}
+    clusters = _clusters(rows)
+    by_system: dict[str, dict[Key, Row]] = {system: {} for system in sheet.systems}
+    for row in rows:
+        by_system[row["system"]][_key(row)] = row["measures"]
     values = {
-        system: {
-            name: [its.get(question, {}).get(name) for question in clusters]
-            for name in CRITERIA
-            if any(name in grades for grades in its.values())
+        name: {
+            system: [[its.get(key, {}).get(name) for key in clusters]]
+            for system, its in by_system.items()
+            if any(name in measures for measures in its.values())
         }
-        for system in sheet.systems
-        for its in [{_question(row): row["measures"] for row in rows if row["system"] == system}]
+        for name in CRITERIA
     }
-    drawn = list(clusters.values())
-    systems = {
-        system: {name: e for name, v in its.items() if (e := bootstrap_mean(v, drawn)) is not None}
-        for system, its in values.items()
-    }
-    differences: dict[str, dict[str, Estimate]] = {}
-    tests: dict[str, dict[str, Test]] = {}
-    for a, b in combinations(sheet.systems, 2):
-        pair = f"{b} - {a}"
-        shared = [name for name in values[b] if name in values[a]]
-        found = {name: paired_difference(values[b][name], values[a][name], drawn) for name in shared}
-        differences[pair] = {name: e for name, e in found.items() if e is not None}
-        tests[pair] = {
-            name: permutation_test(values[b][name], values[a][name], drawn) for name in differences[pair]
-        }
+    found = Measured(sheet.systems, values, list(clusters.values()))
+    agreement = {name: _agreement(sheet, graders, name, clusters) for name in CRITERIA}
     evaluation = Evaluation(
         date=date or datetime.now(UTC),
-        systems=systems,
-        differences=differences,
+        systems=estimates(found),
+        differences=differences(found),
+        tests=tests(found),
         notes=tuple(_notes(sheet, graders, agreement)),
         rows=rows,
     )
@@ -136,9 +123,7 @@ def assess(sheet: Sheet, graders: Sequence[Grader], date: datetime | None = None
         for grader in graders
         if (text := grader.remarks.get(item.id, "").strip())
     )
-    return Graded(
-        tuple(graders), evaluation, tests, agreement, tuple(_disagreements(sheet, graders)), remarks
-    )
+    return Graded(tuple(graders), evaluation, agreement, tuple(_disagreements(sheet, graders)), remarks)
 
 
 def judged_lines(sheet: Sheet, graders: Sequence[Grader]) -> Iterator[dict[str, Any]]:
@@ -219,8 +204,16 @@ def _rows_of(item: Item, by_name: Mapping[str, Mapping[str, int | None]]) -> Ite
         yield {**row, "measures": {**row.get("measures", {}), **measures}, "grades": grades}
 
 
-def _question(row: Row) -> tuple[str, str]:
+def _key(row: Row) -> Key:
+    """What stands for a question: two sets may hold the same id."""
     return str(row.get("set", "")), str(row["id"])
+
+
+def _clusters(rows: Sequence[Row]) -> dict[Key, str]:
+    """Each question's document, or the question itself where there are fewer than six documents."""
+    documents = {_key(row): str(row.get("source") or row["id"]) for row in rows}
+    few = len(set(documents.values())) < FEWEST
+    return {key: "/".join(key) if few else document for key, document in documents.items()}
 
 
 def _said(item: Item, graders: Sequence[Grader], name: str) -> dict[str, int]:
@@ -229,14 +222,18 @@ def _said(item: Item, graders: Sequence[Grader], name: str) -> dict[str, int]:
     return {who: grade for who, grade in found.items() if grade is not None}
 
 
-def _agreement(sheet: Sheet, graders: Sequence[Grader], name: str) -> Agreement:
+def _agreement(
+    sheet: Sheet, graders: Sequence[Grader], name: str, clusters: Mapping[Key, str]
+) -> Agreement:
     """Of two answers side by side a grade is which system is better, not which place."""
-    units, clusters = [], []
+    units: list[list[int]] = []
+    drawn: list[str] = []
     for item in sheet.items:
-        turned = len(item.rows) > 1 and item.rows[0]["system"] != sheet.systems[0]
+        first = item.rows[0]
+        turned = len(item.rows) > 1 and first["system"] != sheet.systems[0]
         units.append([-grade if turned else grade for grade in _said(item, graders, name).values()])
-        clusters.append(str(item.rows[0].get("source") or item.rows[0]["id"]))
-    return Agreement(alpha(units, "nominal", clusters), alpha(units, "ordinal", clusters))
+        drawn.append(clusters.get(_key(first), ""))
+    return Agreement(alpha(units, "nominal", drawn), alpha(units, "ordinal", drawn))
 
 
 def _disagreements(sheet: Sheet, graders: Sequence[Grader]) -> Iterator[Disagreement]:
