@@ -36,7 +36,9 @@ def make(
             show_default=False,
         ),
     ] = None,
-    each: Annotated[bool, typer.Option("--each", help="Grade each answer by itself, of two systems too.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Grade each answer by itself, of two systems too.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=0, help="So many questions, drawn by chance; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Which questions chance draws.")] = 0,
     workspace: Annotated[
@@ -69,7 +71,9 @@ def make(
     write_key(key, sheet)
     write_text(into, render_sheet(sheet, library))
     if library is None:
-        show("note: the report lies in no workspace, so the page shows quotes alone; name one with --workspace")
+        show(
+            "note: the report lies in no workspace, so the page shows quotes alone; name one with --workspace"
+        )
     show(f"{into}: {count(len(sheet.items), 'pair' if sheet.pairs else 'answer')} to grade")
     if sheet.alike:
         show(f"{count(len(sheet.alike), 'question')} left out, where both say the same: they count as ties")
@@ -88,7 +92,9 @@ def read(
     into: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Where the report goes; a folder `graded` beside the key.", show_default=False
+            metavar="FOLDER",
+            help="Where the report goes; a folder `graded` beside the key.",
+            show_default=False,
         ),
     ] = None,
     judged: Annotated[
@@ -121,7 +127,9 @@ def read(
         reasons = "; ".join(f"{path}: {why}" for path, why in left_out)
         raise GradesError(f"no file holds grades of this page: {reasons}")
     if judged and sheet.pairs:
-        raise GradesError("answers that were compared were not called right or wrong; make a page with --each")
+        raise GradesError(
+            "answers that were compared were not called right or wrong; make a page with --each"
+        )
     found = assess(sheet, graders)
     paths = write_report(into or key.parent / "graded", found.evaluation)
     content: dict[str, Any] = {
@@ -182,6 +190,9 @@ def _render(found: Graded) -> None:
         show(f"Where graders stand at opposite ends ({len(found.disagreements)})", style="bold")
         for its in found.disagreements[:SHOWN]:
             said = ", ".join(f"{who}: {what}" for who, what in its.said.items())
-            show(Text.assemble(one_line(its.question), (f"  {its.criterion}: {one_line(said)}", "dim")), indent=2)
+            show(
+                Text.assemble(one_line(its.question), (f"  {its.criterion}: {one_line(said)}", "dim")),
+                indent=2,
+            )
         if len(found.disagreements) > SHOWN:
             show(f"and {len(found.disagreements) - SHOWN} more in grades.json", indent=2)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json as json_
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldstone.cli.options import Json, Questions, Quiet, Set, WorkspacePath
+from fieldstone.cli.options import Json, Quiet, Set, WorkspacePath
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.quality import Quality
+    pass
 
 
 def quality(
@@ -30,7 +28,9 @@ def quality(
     ] = None,
     closed_book: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Put so many questions to the generator without their passage."),
+        typer.Option(
+            metavar="N", min=0, help="Put so many questions to the generator without their passage."
+        ),
     ] = 0,
     alike: Annotated[
         float, typer.Option(min=0, max=1, help="From this cosine on two questions count as one.")
@@ -49,8 +49,8 @@ def quality(
     from fieldstone.cli.options import settings_of
     from fieldstone.cli.output import show, show_json
     from fieldstone.evaluate.advice import findings
-    from fieldstone.evaluate.quality_page import render_quality
     from fieldstone.evaluate.look import look
+    from fieldstone.evaluate.quality_page import render_quality
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)

@@ -61,7 +61,9 @@ def _leaks(leaks: Mapping[str, Repeats]) -> Iterator[Finding]:
     for name, its in leaks.items():
         if not its.of:
             continue
-        said = f"{its.questions:,} of {its.of:,} in {name} are as good as in train, {its.exact:,} word for word"
+        said = (
+            f"{its.questions:,} of {its.of:,} in {name} are as good as in train, {its.exact:,} word for word"
+        )
         advice = f"take those out of train.jsonl: {name} measures what was learnt by heart"
         yield Finding("leakage", said, advice if its.questions > 0.01 * its.of else "")
 
@@ -111,9 +113,13 @@ def _negatives(quality: Quality) -> Iterator[Finding]:
     its = quality.negatives
     if not its.number:
         return
-    said = f"{its.number:,} for {its.questions:,} questions; {_share(its.holding, its.number)} hold the answer"
+    said = (
+        f"{its.number:,} for {its.questions:,} questions; {_share(its.holding, its.number)} hold the answer"
+    )
     if its.cosines:
-        said += f"; cosine to the right passage {its.cosines[2]:.2f} in the middle, {its.twins:,} nearly the same"
+        said += (
+            f"; cosine to the right passage {its.cosines[2]:.2f} in the middle, {its.twins:,} nearly the same"
+        )
     wrong = max(its.holding, its.twins) > 0.02 * its.number
     advice = "they punish what is right; check retriever.negatives, or delete them from the lines"
     yield Finding("negatives", said, advice if wrong else "")
@@ -136,7 +142,9 @@ def _written(quality: Quality) -> Iterator[Finding]:
     if rejected:
         written = rejected + sum(sum(its.values()) for its in quality.sets.values())
         why, most = next(iter(quality.rejected.items()))
-        yield Finding("rejected", f"{_share(rejected, written)} of what was written, most because {why} ({most:,})")
+        yield Finding(
+            "rejected", f"{_share(rejected, written)} of what was written, most because {why} ({most:,})"
+        )
 
 
 def _share(part: int, whole: int) -> str:

@@ -78,7 +78,9 @@ def closed_book(
     progress("closed book", len(examples), len(examples), "questions")
     clusters = [documents[e.passage_id or ""] for e in examples]
     known = [f1 >= ENOUGH for f1 in right[False]]
-    means = [bootstrap_mean([float(v) for v in values], clusters) for values in (known, right[True], right[False])]
+    means = [
+        bootstrap_mean([float(v) for v in values], clusters) for values in (known, right[True], right[False])
+    ]
     assert means[0] and means[1] and means[2]  # there is a question
     return ClosedBook(
         means[0],

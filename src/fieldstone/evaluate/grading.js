@@ -206,7 +206,10 @@
       made.append(element("p", `${why} “${cited.quote}”`, "doubt"));
     }
     const passage = element("blockquote");
-    for (const [text, quoted] of cited.pieces) passage.append(quoted ? element("mark", text) : text);
+    for (const [text, quoted] of cited.pieces) {
+      const flowing = text.replace(/[ \t]*\n[ \t]*(?=\p{Ll})/gu, " "); // lines that a file broke at 80 columns
+      passage.append(quoted ? element("mark", flowing) : flowing);
+    }
     made.append(passage);
     return made;
   }

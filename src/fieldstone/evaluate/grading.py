@@ -7,6 +7,7 @@ are drawn by document as everywhere.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -83,13 +84,15 @@ def read_grades(paths: Iterable[Path], sheet: Sheet) -> tuple[list[Grader], list
     merged: dict[tuple[str, str], Grader] = {}
     for name, copy, _, its in sorted(files, key=lambda file: file[2]):
         before = merged.get((name, copy), its)
-        merged[name, copy] = Grader(its.name, {**before.grades, **its.grades}, {**before.remarks, **its.remarks})
-    graders: dict[str, Grader] = {}
-    for its in sorted(merged.values(), key=lambda grader: grader.name.casefold()):
-        others = (its.name, *(f"{its.name} ({number})" for number in range(2, len(merged) + 2)))
-        name = next(name for name in others if name not in graders)
-        graders[name] = replace(its, name=name)
-    return list(graders.values()), left_out
+        merged[name, copy] = Grader(
+            its.name, {**before.grades, **its.grades}, {**before.remarks, **its.remarks}
+        )
+    graders: list[Grader] = []
+    met: Counter[str] = Counter()
+    for (plain, _), its in sorted(merged.items()):
+        met[plain] += 1
+        graders.append(replace(its, name=f"{its.name} ({met[plain]})") if met[plain] > 1 else its)
+    return graders, left_out
 
 
 def assess(sheet: Sheet, graders: Sequence[Grader], date: datetime | None = None) -> Graded:
@@ -127,15 +130,15 @@ def assess(sheet: Sheet, graders: Sequence[Grader], date: datetime | None = None
 
 
 def judged_lines(sheet: Sheet, graders: Sequence[Grader]) -> Iterator[dict[str, Any]]:
-    """What people found right and wrong, to check a judge by: question, answers, answer, correct.
+    """Answers that people graded, to check a judge by: question, answers, answer, correct (0..1), source.
 
-    An answer whose graders lean to neither side, and an abstention, is left out.
+    Abstentions and questions that the documents do not answer are left out: a judge is asked neither.
     """
     for row in _rows(sheet, graders):
-        share = row["measures"].get("correct")
-        if share is not None and share != 0.5 and not row["abstained"]:
+        correct = row["measures"].get("correct")
+        if correct is not None and row["answers"] and row["answer"].strip() and not row["abstained"]:
             kept = {name: row[name] for name in ("question", "answers", "answer")}
-            yield {**kept, "correct": share > 0.5}
+            yield {**kept, "correct": correct, "source": str(row.get("source", ""))}
 
 
 def in_words(grade: int | None, item: Item) -> str:
@@ -160,12 +163,12 @@ def _read(path: Path, sheet: Sheet) -> tuple[str, str, str, Grader]:
     name, given = content.get("grader"), content.get("grades")
     if not isinstance(name, str) or not name.strip() or not isinstance(given, dict):
         raise ValueError("it is damaged: the grader or the grades are missing")
-    allowed = (None, *(SIDES if sheet.pairs else LEVELS))
+    allowed = SIDES if sheet.pairs else LEVELS
     known = {item.id for item in sheet.items}
     for item, its in given.items():
         if item not in known or not isinstance(its, dict) or not set(its) <= set(CRITERIA):
             raise ValueError(f"it is damaged: {item!r:.40} is nothing that was to be graded")
-        if wrong := [grade for grade in its.values() if isinstance(grade, bool) or grade not in allowed]:
+        if wrong := [g for g in its.values() if g is not None and (type(g) is not int or g not in allowed)]:
             raise ValueError(f"it is damaged: {wrong[0]!r:.40} is no grade")
     remarks = content.get("remarks")
     remarks = remarks if isinstance(remarks, dict) else {}
@@ -200,7 +203,9 @@ def _rows_of(item: Item, by_name: Mapping[str, Mapping[str, int | None]]) -> Ite
             elif said:
                 lead = fmean(said) if place else -fmean(said)
                 measures[name] = (1 + lead) / 2
-        grades = {name: {who: in_words(g, item) for who, g in its.items() if who} for name, its in by_name.items()}
+        grades = {
+            name: {who: in_words(g, item) for who, g in its.items() if who} for name, its in by_name.items()
+        }
         yield {**row, "measures": {**row.get("measures", {}), **measures}, "grades": grades}
 
 
@@ -222,9 +227,7 @@ def _said(item: Item, graders: Sequence[Grader], name: str) -> dict[str, int]:
     return {who: grade for who, grade in found.items() if grade is not None}
 
 
-def _agreement(
-    sheet: Sheet, graders: Sequence[Grader], name: str, clusters: Mapping[Key, str]
-) -> Agreement:
+def _agreement(sheet: Sheet, graders: Sequence[Grader], name: str, clusters: Mapping[Key, str]) -> Agreement:
     """Of two answers side by side a grade is which system is better, not which place."""
     units: list[list[int]] = []
     drawn: list[str] = []
@@ -245,9 +248,7 @@ def _disagreements(sheet: Sheet, graders: Sequence[Grader]) -> Iterator[Disagree
                 yield Disagreement(str(item.rows[0]["question"]), name, words)
 
 
-def _notes(
-    sheet: Sheet, graders: Sequence[Grader], agreement: Mapping[str, Agreement]
-) -> Iterator[str]:
+def _notes(sheet: Sheet, graders: Sequence[Grader], agreement: Mapping[str, Agreement]) -> Iterator[str]:
     """What the reader of the report must know."""
     count = len(sheet.items)
     shares = ", ".join(f"{grader.name} {len(grader.grades)} of {count}" for grader in graders)

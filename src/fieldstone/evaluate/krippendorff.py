@@ -62,11 +62,13 @@ def alpha(
 
     `nominal`: two grades are the same or not. `ordinal`: they are as far apart as the grades between them
     are frequent; larger numbers are higher grades. The interval is a percentile bootstrap over whole
-    `clusters` of units (None: each unit by itself).
+    `clusters` of units (None, or where there is but one: each unit by itself).
     """
     several = [i for i, grades in enumerate(units) if len(grades) > 1]
     if not several:
         return Alpha(None, None, None, 0, 0)
+    if clusters is not None and len({clusters[i] for i in several}) == 1:
+        clusters = None
     values = sorted({grade for i in several for grade in units[i]})
     place = {value: k for k, value in enumerate(values)}
     names: dict[Hashable, int] = {}
@@ -88,6 +90,8 @@ def alpha(
     grades = sum(len(units[i]) for i in several)
     if np.isnan(value):
         return Alpha(None, None, None, len(several), grades)
+    if not len(spread):
+        return Alpha(value, None, None, len(several), grades)
     low, high = np.quantile(spread, ((1 - level) / 2, (1 + level) / 2))
     return Alpha(value, float(low), float(high), len(several), grades)
 

@@ -103,7 +103,9 @@ def examples_of(library: Library, path: Path, passages: Sequence[Passage]) -> li
 
 def _lifts(path: Path) -> Iterator[float]:
     for line in _lines(path):
-        yield from (asked["lift"] for asked in line.get("asked", ()) if np.isfinite(asked.get("lift", np.nan)))
+        yield from (
+            asked["lift"] for asked in line.get("asked", ()) if np.isfinite(asked.get("lift", np.nan))
+        )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -192,7 +192,9 @@ def same(a: Example, b: Example) -> bool:
 
     A near miss is made to look like the question it was made from; berth 7 is not berth 8.
     """
-    if (a.kind == "unanswerable") != (b.kind == "unanswerable") or a.made_by.get("form") != b.made_by.get("form"):
+    if (a.kind == "unanswerable") != (b.kind == "unanswerable") or a.made_by.get("form") != b.made_by.get(
+        "form"
+    ):
         return False
     return sorted(_NUMBER.findall(a.question)) == sorted(_NUMBER.findall(b.question))
 

@@ -78,7 +78,7 @@ def _histogram(quality: Quality) -> Iterator[str]:
     counts = quality.negatives.histogram
     if any(counts):
         yield '<h2>How near the hard negatives are</h2><p class="soft">Cosine between a negative and the right '
-        yield f"passage. What lies far off teaches little; what is nearly the same may be right.</p>"
+        yield "passage. What lies far off teaches little; what is nearly the same may be right.</p>"
         yield f"{table_head('rows', '', '', 'negatives', 'share')}<tbody>"
         for step, number in enumerate(counts):
             name = f"{step / 10:.1f} to {(step + 1) / 10:.1f}"

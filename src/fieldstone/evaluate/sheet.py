@@ -76,11 +76,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
             row = json.loads(line) if line.strip() else {}
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no JSON object")
             if "answer" in row:
                 rows.append(_checked(row, number))
     except OSError as error:
-        raise GradesError(f"{file} cannot be read: {error.strerror}; name a report or its rows.jsonl") from None
-    except (ValueError, TypeError) as error:
+        raise GradesError(
+            f"{file} cannot be read: {error.strerror}; name a report or its rows.jsonl"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise GradesError(f"{file} holds no rows of a report: {error}; evaluate again") from None
     if not rows:
         raise GradesError(f"{file} holds no answers, only searches; evaluate a system that answers")
@@ -89,7 +93,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def workspace_of(path: Path) -> Path | None:
     """The workspace that a report lies in; None where it lies elsewhere."""
-    return next((place for place in (path, *path.resolve().parents) if (place / "library.db").is_file()), None)
+    return next(
+        (place for place in (path, *path.resolve().parents) if (place / "library.db").is_file()), None
+    )
 
 
 def make_sheet(
@@ -217,7 +223,9 @@ def _pair(its: Mapping[str, Row], systems: Sequence[str], seed: int) -> Item:
 
 
 def _id(seed: int, *rows: Row) -> str:
-    return fingerprint("item", seed, *(part for r in rows for part in (r.get("set", ""), r["id"], r["system"])))
+    return fingerprint(
+        "item", seed, *(part for r in rows for part in (r.get("set", ""), r["id"], r["system"]))
+    )
 
 
 def _same(a: Row, b: Row) -> bool:
@@ -225,9 +233,7 @@ def _same(a: Row, b: Row) -> bool:
     return all(a.get(name) == b.get(name) for name in ("answer", "abstained", "citations"))
 
 
-def _cited(
-    sheet: Sheet, library: Library | None
-) -> tuple[dict[str, Passage], Mapping[str, tuple[str, str]]]:
+def _cited(sheet: Sheet, library: Library | None) -> tuple[dict[str, Passage], Mapping[str, tuple[str, str]]]:
     if library is None:
         return {}, {}
     cited = {c["passage"] for item in sheet.items for row in item.rows for c in row.get("citations", ())}
