@@ -56,6 +56,8 @@ def test_repeats_and_leaks(library, passages):
         example("What does a day at the quay cost in 2025?", "135 crowns", quay),
         example("What does a day at the quay cost in 2024?", "135 crowns", quay),
         example("What does a day at the quay cost in 2025?"),  # a near miss: no answer
+        example("When was the quay at the basin built?", "x", quay),
+        example("Where was the quay at the basin built?", "x", quay),
     ]
     dev = [
         example("How much does its crane lift?", "forty tonnes", crane),
@@ -63,7 +65,7 @@ def test_repeats_and_leaks(library, passages):
     ]
     found = measured(library, {"train": train, "dev": dev})
     repeats = found.repeats["train"]
-    assert (repeats.questions, repeats.of, repeats.exact) == (1, 5, 1)
+    assert (repeats.questions, repeats.of, repeats.exact) == (1, 7, 1)
     assert repeats.shown[0].first == "how much does its CRANE lift"
     assert list(found.leaks) == ["dev"]
     assert (found.leaks["dev"].questions, found.leaks["dev"].of) == (1, 2)
@@ -134,7 +136,8 @@ def test_answers_and_negatives(library, passages):
     ("question", "word"),
     [
         ("How many cranes are there?", "how many"),
-        ("In what year was it built?", "what"),
+        ("In what year was it built?", "when"),
+        ("What is it for?", "what"),
         ("By whom is it paid?", "who"),
         ("Is it true that it flies?", "yes or no"),
         ("Name the pilot.", "other"),

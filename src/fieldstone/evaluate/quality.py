@@ -38,6 +38,8 @@ _YES_NO = re.compile(
     r"(?:is|are|was|were|do|does|did|can|could|may|must|should|will|would|has|have|had)\b", re.IGNORECASE
 )
 _ASKING = re.compile(rf"\b({'|'.join(QUESTION_WORDS)}|whose|whom)\b", re.IGNORECASE)
+_TIME = re.compile(r"\b(?:what|which) (?:year|month|day|date|century)\b", re.IGNORECASE)
+_SURE = {"how many", "how much", "how long", "when", "where", "who", "why", "yes or no"}
 _NUMBER = re.compile(r"\d+")
 
 
@@ -179,22 +181,29 @@ def kind_of(example: Example) -> str:
 
 
 def question_word(question: str) -> str:
-    """How an English question asks: its first question word, "yes or no", or "other"."""
-    if _YES_NO.match(question.lstrip()):
+    """How an English question asks: its first question word (`what year` is when), "yes or no", or "other"."""
+    question = " ".join(question.split())
+    if _YES_NO.match(question):
         return "yes or no"
-    found = _ASKING.search(" ".join(question.split()))
+    if _TIME.search(question):
+        return "when"
+    found = _ASKING.search(question)
     word = found[1].casefold() if found else "other"
     return "who" if word in ("whose", "whom") else word
 
 
 def same(a: Example, b: Example) -> bool:
-    """Whether two questions can be one at all: of a kind, and with the same numbers in them.
+    """Whether two questions can be one at all, however alike they look to an encoder.
 
-    A near miss is made to look like the question it was made from; berth 7 is not berth 8.
+    They are of a kind (a near miss is made to look like another), hold the same numbers (berth 7 is not berth
+    8), and do not ask for different things (where it was is not when).
     """
     if (a.kind == "unanswerable") != (b.kind == "unanswerable") or a.made_by.get("form") != b.made_by.get(
         "form"
     ):
+        return False
+    asked = {question_word(a.question), question_word(b.question)}
+    if len(asked) > 1 and asked <= _SURE:
         return False
     return sorted(_NUMBER.findall(a.question)) == sorted(_NUMBER.findall(b.question))
 
@@ -202,7 +211,7 @@ def same(a: Example, b: Example) -> bool:
 def _repeats(
     questions: Sequence[Example], theirs: Vectors, others: Sequence[Example], vectors: Vectors, alike: float
 ) -> Repeats:
-    """The questions that say again what one of the others says; of a set and itself, what an earlier one says."""
+    """The questions that say what one of the others says; of a set and itself, what an earlier one says."""
     itself = questions is others
     plain = [tuple(index_words(e.question)) for e in others]
     mine = plain if itself else [tuple(index_words(e.question)) for e in questions]
