@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from fieldstone.evaluate.compare import Array, Estimate, unpaired_difference
+from fieldstone.evaluate.named import QUANTILES
 from fieldstone.evaluate.seeds import draws, mean_over_runs, sums_of
 from fieldstone.evaluate.summary import Measured
 
@@ -67,14 +68,10 @@ class Agreement:
 
 
 def agreement(
-    human: Measured,
-    synthetic: Measured,
-    *,
-    names: tuple[str, str] = (YOURS, WRITTEN),
-    without: Sequence[str] = (),
+    human: Measured, synthetic: Measured, *, names: tuple[str, str] = (YOURS, WRITTEN)
 ) -> Agreement:
-    """Compare what the same systems measured on both sets; `without` some measures, such as seconds."""
-    both = [m for m in human.values if m in synthetic.values and m not in without]
+    """Compare what the same systems measured on both sets, `names` being theirs; times are left out."""
+    both = [m for m in human.values if m in synthetic.values and m not in ("seconds", *QUANTILES)]
     gaps = {measure: found for measure in both if (found := _gaps(measure, human, synthetic))}
     counts = {measure: max(gap.human.n for gap in found.values()) for measure, found in gaps.items()}
     rankings = {

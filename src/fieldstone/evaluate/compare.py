@@ -188,7 +188,7 @@ def student_tail(t: float, degrees: float) -> float:
 @lru_cache(maxsize=8)
 def _student(degrees: float) -> tuple[Array, Array]:
     """Angles x, and the share of t below sqrt(degrees) tan(x): its density is cos(x) ** (degrees - 1)."""
-    x = np.linspace(-np.pi / 2, np.pi / 2, 100_001)
+    x = np.linspace(-np.pi / 2, np.pi / 2, 20_001)
     density = np.cos(x) ** (degrees - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return x, mass / mass[-1]

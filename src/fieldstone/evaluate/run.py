@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
+from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
+from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.questions import NEAR_MISS, Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.worst import passages_of, worst
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -51,12 +54,14 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    written: Sequence[Example] = (),
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
     Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
-    measure but refusal. Where a latency is asked for, questions are asked one at a time.
+    measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
+    examples, these are asked as well, as a set of their own, and compared with the questions.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -68,21 +73,29 @@ def evaluate(
     library = opened.index.library
     judged, missing = judge(library, questions)
     answering = [name for name in names if "/" in name]
-    result = measure(
-        {name: replace(opened, settings=variant) for name, variant in variants.items()},
-        judged,
-        answering,
-        progress,
-        measures,
-    )
-    return Evaluation(
+    asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
+    result = measure(asked, judged, answering, progress, measures)
+    whole = Evaluation(
         date=datetime.now(UTC),
-        systems=result.systems,
-        differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing, *_not_measured(result, measures)),
-        rows=result.rows,
+        notes=(*missing, *_not_measured(result, measures)),
     )
+    if not written:
+        return replace(
+            whole,
+            systems=result.systems,
+            differences=result.differences,
+            tests=result.tests,
+            notes=(*result.notes, *whole.notes),
+            rows=result.rows,
+            passages=result.passages,
+        )
+    others = judge_examples(library, written)
+    other = measure(asked, others, answering, progress, measures)
+    compared = agreement(
+        measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
+    )
+    return replace(whole, sets={YOURS: result, WRITTEN: other}, agreement=compared)
 
 
 def measure(
@@ -111,7 +124,15 @@ def measure(
             progress(name, start, len(judged), "questions")
             rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
-    return summarise(rows, judged, list(systems), measures)
+    found = summarise(rows, judged, list(systems), measures)
+    first = next(iter(systems.values()))
+    return replace(found, passages=passages_shown(first.index.library, rows, first.settings))
+
+
+def passages_shown(library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, str]:
+    """Id -> text of the passages that a report of these rows shows: those of each system's worst cases."""
+    cases = [case for its in answering_rows(rows).values() for case in worst(its, settings.answer.passages)]
+    return library.passage_texts(library.passages(passages_of(cases)))
 
 
 def summarise(
@@ -214,7 +235,8 @@ def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged
         about = example.passage_id or next(iter(example.negatives), "")
         source = sources[passages[about].document_id][0] if about in passages else ""
         answers = (example.answer,) if example.kind == "answerable" else ()
-        question = Question(example.id, example.question, answers, source)
+        kind = NEAR_MISS if not answers and example.origin == "synthetic" else ""
+        question = Question(example.id, example.question, answers, source, kind=kind)
         relevant = (frozenset({example.passage_id}),) if example.passage_id in passages else ()
         judged.append(Judged(question, relevant))
     return judged
@@ -226,7 +248,8 @@ def _ask(
     questions = [item.question.question for item in batch]
     deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
-    answers: list[Answer] = answer(system, questions) if answering else []
+    reads = read(system, questions) if answering else []
+    answers: list[Answer] = [conclude(system, its) for its in reads]
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
         found = search(system.index, questions, system.settings.search, deepest)
@@ -243,6 +266,7 @@ def _ask(
             "question": item.question.question,
             "answers": list(item.question.answers),
             "source": item.question.source,
+            "kind": item.question.kind,
             "relevant": sorted(id_ for group in item.relevant for id_ in group),
             "hits": [{"passage": h.passage.id, "score": h.score, **h.scores} for h in hits],
         }
@@ -253,7 +277,9 @@ def _ask(
             row |= {
                 "answer": given.text,
                 "abstained": given.abstained,
+                "unsaid": reads[i].readings[0].text if given.abstained and reads[i].readings else "",
                 "confidence": given.confidence,
+                "abstain_below": system.abstain_below,
                 "citations": [
                     {"passage": c.passage_id, "quote": c.quote, "verified": c.verified}
                     for c in given.citations
