@@ -158,7 +158,7 @@ def test_kinds():
 
 
 def test_closed_book_counts_what_is_known_without_the_passage():
-    """The fake generator copies the sentence that shares words: with the passage it knows, else not."""
+    """The fake generator copies a sentence that shares words: it knows nothing without the passage."""
     asked = [
         example("What does berth 7 take?", "berth 7 takes ships", "p"),
         example("Who is it?", "a pilot", "p"),

@@ -158,7 +158,6 @@ def read(
 def _render(found: Graded) -> None:
     from rich.text import Text
 
-    from fieldstone.cli.evaluate import _rows
     from fieldstone.cli.output import SHOWN, one_line, show
 
     for note in found.evaluation.notes:
@@ -166,14 +165,17 @@ def _render(found: Graded) -> None:
     for system, estimates in found.evaluation.systems.items():
         show()
         show(system, style="bold")
-        _rows(estimates)
+        for name, estimate in estimates.items():
+            interval = f"{estimate.low:.3f} … {estimate.high:.3f}"
+            said = (f"{interval:<15} n = {estimate.n}", "dim")
+            show(Text.assemble(f"{name:<11} {estimate.value:>8.3f}   ", said), indent=2)
     for pair, tests in found.evaluation.tests.items():
         show()
         show(pair, style="bold")
         for name, test in tests.items():
             difference = found.evaluation.differences[pair][name]
             counts = f"{test.wins} better, {test.ties} tied, {test.losses} worse, p = {test.holm:.3f}"
-            show(Text.assemble(f"{name:<18} {difference.value:>+8.3f}   ", (counts, "dim")), indent=2)
+            show(Text.assemble(f"{name:<11} {difference.value:>+8.3f}   ", (counts, "dim")), indent=2)
     if any(its.ordinal.units for its in found.agreement.values()):
         show()
         show("Agreement: Krippendorff's alpha, with its 95 % interval", style="bold")
@@ -188,11 +190,9 @@ def _render(found: Graded) -> None:
     if found.disagreements:
         show()
         show(f"Where graders stand at opposite ends ({len(found.disagreements)})", style="bold")
-        for its in found.disagreements[:SHOWN]:
-            said = ", ".join(f"{who}: {what}" for who, what in its.said.items())
-            show(
-                Text.assemble(one_line(its.question), (f"  {its.criterion}: {one_line(said)}", "dim")),
-                indent=2,
-            )
+        for apart in found.disagreements[:SHOWN]:
+            words = ", ".join(f"{who}: {what}" for who, what in apart.said.items())
+            beside = (f"  {apart.criterion}: {one_line(words)}", "dim")
+            show(Text.assemble(one_line(apart.question), beside), indent=2)
         if len(found.disagreements) > SHOWN:
             show(f"and {len(found.disagreements) - SHOWN} more in grades.json", indent=2)

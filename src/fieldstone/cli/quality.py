@@ -50,7 +50,7 @@ def quality(
     from fieldstone.cli.output import show, show_json
     from fieldstone.evaluate.advice import findings
     from fieldstone.evaluate.look import look
-    from fieldstone.evaluate.quality_page import render_quality
+    from fieldstone.evaluate.page.quality import render_quality
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)

@@ -71,17 +71,18 @@ def _leaks(leaks: Mapping[str, Repeats]) -> Iterator[Finding]:
 def _repeats(repeats: Mapping[str, Repeats]) -> Finding:
     number, total = sum(r.questions for r in repeats.values()), sum(r.of for r in repeats.values())
     exact = sum(r.exact for r in repeats.values())
-    said = f"{number:,} of {total:,} ({_share(number, total)}) say again what another says, {exact:,} word for word"
+    said = f"{number:,} of {total:,} ({_share(number, total)}) say again what another says"
+    said += f", {exact:,} word for word"
     advice = "they teach nothing new; delete them, or lower synthesize.openings and synthesize again"
     return Finding("repeats", said, advice if number > 0.05 * total else "")
 
 
 def _coverage(quality: Quality) -> Finding:
     its = quality.coverage
-    said = (
-        f"{its.documents_asked:,} of {its.documents:,} documents ({_share(its.documents_asked, its.documents)}) and "
-        f"{its.passages_asked:,} of {its.passages:,} passages ({_share(its.passages_asked, its.passages)}) are asked about"
-    )
+    documents = f"{its.documents_asked:,} of {its.documents:,} documents"
+    passages = f"{its.passages_asked:,} of {its.passages:,} passages"
+    share = _share(its.passages_asked, its.passages)
+    said = f"{documents} and {passages} ({share}) are asked about"
     if its.gone:
         return Finding(
             "coverage", f"{said}; {its.gone:,} questions ask about passages that are gone", "synthesize again"
@@ -104,7 +105,7 @@ def _answers(quality: Quality) -> Iterator[Finding]:
     if answers:
         said = f"{_share(standing, answers)} of {answers:,} stand in their passage word for word"
         words = quality.lengths["answer"]
-        said += f"; {words[2]:.0f} words long in the middle, {words[4]:.0f} at most"
+        said += f"; words: {words[2]:.0f} in the middle, {words[4]:.0f} at most"
         advice = "the others cannot be cited as a quote; look at them before you trust EM and F1"
         yield Finding("answers", said, advice if standing < 0.9 * answers else "")
 
@@ -127,10 +128,9 @@ def _negatives(quality: Quality) -> Iterator[Finding]:
 
 def _closed_book(its: ClosedBook) -> Finding:
     known = its.known
-    said = (
-        f"{known.value:.0%} of {known.n:,} are answered without the passage ({known.low:.0%} to {known.high:.0%}); "
-        f"F1 {its.f1_without.value:.2f} without, {its.f1_with.value:.2f} with it"
-    )
+    share = f"{known.value:.0%} of {known.n:,} ({known.low:.0%} to {known.high:.0%})"
+    said = f"{share} are answered without the passage; F1 {its.f1_without.value:.2f} without, "
+    said += f"{its.f1_with.value:.2f} with it"
     if its.unhelped is not None:
         said += f"; the passage makes {its.unhelped.value:.0%} of the answers no likelier"
     advice = "the model knows much of this: measure with questions that only your documents answer"

@@ -77,15 +77,13 @@ def closed_book(
             lifts[place] = seen.mean - blind.mean
     progress("closed book", len(examples), len(examples), "questions")
     clusters = [documents[e.passage_id or ""] for e in examples]
-    known = [f1 >= ENOUGH for f1 in right[False]]
-    means = [
-        bootstrap_mean([float(v) for v in values], clusters) for values in (known, right[True], right[False])
-    ]
-    assert means[0] and means[1] and means[2]  # there is a question
+    known = [float(f1 >= ENOUGH) for f1 in right[False]]
+    means = [bootstrap_mean(values, clusters) for values in (known, right[True], right[False])]
+    share, seen_f1, blind_f1 = (its for its in means if its is not None)
     return ClosedBook(
-        means[0],
-        means[1],
-        means[2],
+        share,
+        seen_f1,
+        blind_f1,
         bootstrap_mean(lifts, clusters),
         bootstrap_mean([None if lift is None else float(lift <= 0) for lift in lifts], clusters),
         tuple((e.question, text) for e, text, knew in zip(examples, said, known, strict=True) if knew),

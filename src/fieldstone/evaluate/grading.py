@@ -1,7 +1,7 @@
 """What people said of answers: their grades read, unblinded, and put to the statistics of every evaluation.
 
-A question's value is the mean of its graders, so a grader who did more weighs no more on a question. Questions
-are drawn by document as everywhere.
+A question's value is the mean of its graders, so a grader who did more weighs no more on a question.
+Intervals draw whole documents as everywhere.
 """
 
 from __future__ import annotations
@@ -255,11 +255,11 @@ def _notes(sheet: Sheet, graders: Sequence[Grader], agreement: Mapping[str, Agre
     yield f"graded by people: {shares or 'nobody yet'}"
     if sheet.pairs:
         yield (
-            "side by side, without knowing which system is which: a value is the share of questions where the "
-            "system was the better one, a tie counting half"
+            "side by side, without knowing which system is which: a value is the share of questions where "
+            "the system was the better one, a tie counting half"
         )
         if sheet.alike:
-            yield f"{len(sheet.alike)} questions were not shown, for both systems said the same: they count as ties"
+            yield f"{len(sheet.alike)} questions were not shown: both systems said the same, a tie"
     if len(graders) == 1:
         yield "one grader: nobody knows whether another would say the same; let a second one grade some of it"
     for name, its in agreement.items():

@@ -142,8 +142,10 @@ def measure_quality(
     the questions trained on are not among the sets, `train` gives them. `rejected` are reasons.
     """
     trained = sets.get("train") or train
-    encoded = {
-        name: encoder.encode_queries([e.question for e in its]) if its else np.zeros((0, encoder.dimension))
+    encoded: dict[str, Vectors] = {
+        name: encoder.encode_queries([e.question for e in its])
+        if its
+        else np.zeros((0, encoder.dimension), np.float32)
         for name, its in {**sets, "train": trained}.items()
     }
     every = [example for its in sets.values() for example in its]
@@ -181,7 +183,7 @@ def kind_of(example: Example) -> str:
 
 
 def question_word(question: str) -> str:
-    """How an English question asks: its first question word (`what year` is when), "yes or no", or "other"."""
+    """How an English question asks: its first question word (`what year` is when), or yes or no, or other."""
     question = " ".join(question.split())
     if _YES_NO.match(question):
         return "yes or no"
@@ -221,7 +223,11 @@ def _repeats(
         for i, row in enumerate(cosines, start=start):
             near = np.flatnonzero(row[: i if itself else None] >= alike)
             best = max(
-                ((mine[i] == plain[j], float(row[j]), -j) for j in near if same(questions[i], others[j])),
+                (
+                    (mine[i] == plain[j], float(row[j]), -j)
+                    for j in near.tolist()
+                    if same(questions[i], others[j])
+                ),
                 default=None,
             )
             if best is not None:
@@ -257,9 +263,9 @@ def _negatives(
     pairs = [(e, id_) for e, id_ in pairs if id_ in texts]
     cosines = np.array(
         [
-            float(vectors[id_] @ vectors[e.passage_id])
+            float(np.dot(vectors[id_], vectors[gold]))
             for e, id_ in pairs
-            if e.passage_id in vectors and id_ in vectors
+            if (gold := e.passage_id or "") in vectors and id_ in vectors
         ]
     )
     holding = [(e, id_) for e, id_ in pairs if e.answer and find_words(e.answer, texts[id_])]

@@ -248,7 +248,7 @@ def _shown(
 
     `pieces` are [text, is it the quote]; no piece is the quote where the passage does not hold it.
     """
-    cited = []
+    cited: list[dict[str, Any]] = []
     for citation in row.get("citations", ()):
         quote, passage = str(citation.get("quote", "")), passages.get(citation["passage"])
         if passage is None:

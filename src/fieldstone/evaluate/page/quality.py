@@ -7,27 +7,28 @@ from html import escape
 from importlib.resources import files
 
 from fieldstone.evaluate.advice import findings
-from fieldstone.evaluate.markup import table_head
 from fieldstone.evaluate.page import POLICY
+from fieldstone.evaluate.page.markup import table_head
 from fieldstone.evaluate.quality import Quality, Repeats
 
 
 def render_quality(quality: Quality, date: str) -> str:
     """One file that asks for nothing from outside itself."""
-    style = (files("fieldstone.evaluate") / "page.css").read_text(encoding="utf-8")
+    style = (files("fieldstone.evaluate.page") / "page.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>The questions, {escape(date)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
+            f"<title>The questions, {escape(date)}</title>\n<style>\n{style}</style>\n</head>",
+            "<body>\n<main>",
             f'<h1>How good are the questions?</h1>\n<p class="soft">{escape(date)}</p>',
             *_found(quality),
-            *_counts("How they ask", "question word", quality.asking),
-            *_counts("How they begin", "first words", quality.openings),
+            *_counts("How they ask", quality.asking),
+            *_counts("How they begin", quality.openings),
             *_coverage(quality),
             *_histogram(quality),
-            *_counts("Why others were turned down", "reason", quality.rejected),
+            *_counts("Why others were turned down", quality.rejected),
             *_twins("Asked in train, too", quality.leaks),
             *_twins("Asked twice", quality.repeats),
             *_pairs(
@@ -54,10 +55,10 @@ def _found(quality: Quality) -> Iterator[str]:
     yield "</div>"
 
 
-def _counts(title: str, what: str, counts: Mapping[str, int]) -> Iterator[str]:
+def _counts(title: str, counts: Mapping[str, int]) -> Iterator[str]:
     if counts:
         total = sum(counts.values())
-        yield f"<h2>{title}</h2>{table_head('rows', '', '', what and 'questions', 'share')}<tbody>"
+        yield f"<h2>{title}</h2>{table_head('rows', '', '', 'questions', 'share')}<tbody>"
         for name, number in counts.items():
             yield _bar(name, number / max(counts.values()), f"{number:,}", f"{100 * number / total:.0f} %")
         yield "</tbody></table></div>"
@@ -77,8 +78,9 @@ def _coverage(quality: Quality) -> Iterator[str]:
 def _histogram(quality: Quality) -> Iterator[str]:
     counts = quality.negatives.histogram
     if any(counts):
-        yield '<h2>How near the hard negatives are</h2><p class="soft">Cosine between a negative and the right '
-        yield "passage. What lies far off teaches little; what is nearly the same may be right.</p>"
+        yield "<h2>How near the hard negatives are</h2>"
+        yield '<p class="soft">Cosine between a negative and the right passage. '
+        yield "What lies far off teaches little; what is nearly the same may be right.</p>"
         yield f"{table_head('rows', '', '', 'negatives', 'share')}<tbody>"
         for step, number in enumerate(counts):
             name = f"{step / 10:.1f} to {(step + 1) / 10:.1f}"
@@ -87,7 +89,8 @@ def _histogram(quality: Quality) -> Iterator[str]:
 
 
 def _bar(name: str, share: float, number: str, beside: str) -> str:
-    bar = f'<svg width="100%" height="14" aria-hidden="true"><rect class="band" width="{100 * share:.1f}%" height="14" rx="2"/></svg>'
+    rect = f'<rect class="band" width="{100 * share:.1f}%" height="14" rx="2"/>'
+    bar = f'<svg width="100%" height="14" aria-hidden="true">{rect}</svg>'
     return (
         f'<tr><th scope="row">{escape(name)}</th><td class="plot">{bar}</td>'
         f'<td class="number">{number}</td><td class="range">{beside}</td></tr>'
