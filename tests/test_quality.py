@@ -106,9 +106,22 @@ def test_coverage(library, passages):
     its = measured(library, {"train": asked}).coverage
     assert (its.documents, its.documents_asked, its.passages, its.passages_asked, its.gone) == (5, 2, 5, 2, 1)
     assert its.most[0] == ("berths/berth-7.md", 3, 1)
-    assert {source for source, questions, _ in its.least if not questions} == {
+    assert {source for source, questions, _ in its.most if not questions} == {
         "berths/berth-8.md", "tariffs/2024.txt", "safety/welding.md",
     }  # fmt: skip
+    assert its.least == ()
+
+
+def test_the_least_asked_are_listed_where_there_are_many(tmp_path):
+    library = make_library(
+        tmp_path, {f"{i:02}.txt": f"Page {i} says this." for i in range(25)}, embedded=True
+    )
+    asked = [example(f"What {p.id}?", "x", p.id) for p in library.passages()[:24]]
+    its = measured(library, {"train": asked}).coverage
+    assert [len(its.most), len(its.least)] == [10, 10]
+    assert its.least[0] == ("24.txt", 0, 1)
+    assert not {source for source, _, _ in its.most} & {source for source, _, _ in its.least}
+    library.close()
 
 
 def test_answers_and_negatives(library, passages):

@@ -105,7 +105,7 @@ def _answers(quality: Quality) -> Iterator[Finding]:
     if answers:
         said = f"{_share(standing, answers)} of {answers:,} stand in their passage word for word"
         words = quality.lengths["answer"]
-        said += f"; words: {words[2]:.0f} in the middle, {words[4]:.0f} at most"
+        said += f"; half have no more than {_count(words[2])}, the longest {words[4]:.0f}"
         advice = "the others cannot be cited as a quote; look at them before you trust EM and F1"
         yield Finding("answers", said, advice if standing < 0.9 * answers else "")
 
@@ -145,6 +145,10 @@ def _written(quality: Quality) -> Iterator[Finding]:
         yield Finding(
             "rejected", f"{_share(rejected, written)} of what was written, most because {why} ({most:,})"
         )
+
+
+def _count(words: float) -> str:
+    return "1 word" if words == 1 else f"{words:.0f} words"
 
 
 def _share(part: int, whole: int) -> str:

@@ -68,7 +68,7 @@ class Coverage:
     """What of the library is asked about.
 
     `gone` questions ask about passages that are no longer there. `most` and `least` are documents (path,
-    questions, passages), the latter first those that nobody asks about.
+    questions, passages), the latter first those that nobody asks about, where there are more than `SHOWN`.
     """
 
     documents: int
@@ -247,10 +247,11 @@ def _coverage(
     questions = Counter(documents[id_] for id_ in there)
     sizes = Counter(documents.values())
     ranked = sorted(sizes, key=lambda id_: (questions[id_], -sizes[id_], sources.get(id_, "")))
+    left = max(0, len(ranked) - SHOWN)  # a document is listed once
     listed = [(sources.get(id_, ""), questions[id_], sizes[id_]) for id_ in ranked]
     return Coverage(
         len(sizes), len(questions), len(documents), len(set(there)), len(asked) - len(there),
-        tuple(sorted(listed, key=lambda its: -its[1])[:SHOWN]), tuple(listed[:SHOWN]),
+        tuple(listed[::-1][:SHOWN]), tuple(listed[: min(SHOWN, left)]),
     )  # fmt: skip
 
 

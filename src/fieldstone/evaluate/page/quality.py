@@ -14,6 +14,7 @@ from fieldstone.evaluate.quality import Quality, Repeats
 
 def render_quality(quality: Quality, date: str) -> str:
     """One file that asks for nothing from outside itself."""
+    every = sum(quality.asking.values())
     style = (files("fieldstone.evaluate.page") / "page.css").read_text(encoding="utf-8")
     return "\n".join(
         [
@@ -24,11 +25,11 @@ def render_quality(quality: Quality, date: str) -> str:
             "<body>\n<main>",
             f'<h1>How good are the questions?</h1>\n<p class="soft">{escape(date)}</p>',
             *_found(quality),
-            *_counts("How they ask", quality.asking),
-            *_counts("How they begin", quality.openings),
+            *_counts("How they ask", quality.asking, every),
+            *_counts("How they begin", quality.openings, every),
             *_coverage(quality),
             *_histogram(quality),
-            *_counts("Why others were turned down", quality.rejected),
+            *_counts("Why others were turned down", quality.rejected, sum(quality.rejected.values())),
             *_twins("Asked in train, too", quality.leaks),
             *_twins("Asked twice", quality.repeats),
             *_pairs(
@@ -55,9 +56,8 @@ def _found(quality: Quality) -> Iterator[str]:
     yield "</div>"
 
 
-def _counts(title: str, counts: Mapping[str, int]) -> Iterator[str]:
+def _counts(title: str, counts: Mapping[str, int], total: int) -> Iterator[str]:
     if counts:
-        total = sum(counts.values())
         yield f"<h2>{title}</h2>{table_head('rows', '', '', 'questions', 'share')}<tbody>"
         for name, number in counts.items():
             yield _bar(name, number / max(counts.values()), f"{number:,}", f"{100 * number / total:.0f} %")
@@ -89,7 +89,7 @@ def _histogram(quality: Quality) -> Iterator[str]:
 
 
 def _bar(name: str, share: float, number: str, beside: str) -> str:
-    rect = f'<rect class="band" width="{100 * share:.1f}%" height="14" rx="2"/>'
+    rect = f'<g class="now"><rect class="band" width="{100 * share:.1f}%" height="14" rx="2"/></g>'
     bar = f'<svg width="100%" height="14" aria-hidden="true">{rect}</svg>'
     return (
         f'<tr><th scope="row">{escape(name)}</th><td class="plot">{bar}</td>'
