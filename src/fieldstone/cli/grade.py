@@ -11,6 +11,7 @@ from fieldstone.cli.options import Json
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.grading import Graded
+    from fieldstone.evaluate.krippendorff import Alpha
 
 grade = typer.Typer(
     help="Let people grade answers: write a page for them, read what they said.", no_args_is_help=True
@@ -178,15 +179,12 @@ def _render(found: Graded) -> None:
             show(Text.assemble(f"{name:<11} {difference.value:>+8.3f}   ", (counts, "dim")), indent=2)
     if any(its.ordinal.units for its in found.agreement.values()):
         show()
-        show("Agreement: Krippendorff's alpha, with its 95 % interval", style="bold")
+        show("Agreement: Krippendorff's alpha with its 95 % interval", style="bold")
+        show(f"{'':<11} {'ordinal':<22} {'nominal':<22} graded by two", indent=2, style="dim")
         for name, its in found.agreement.items():
-            for metric, alpha in (("ordinal", its.ordinal), ("nominal", its.nominal)):
-                if alpha.value is None or alpha.low is None or alpha.high is None:
-                    show(f"{name:<11} {metric:<8} {'':>6}   {alpha.in_words}", indent=2)
-                    continue
-                interval = f"{alpha.low:.2f} … {alpha.high:.2f}"
-                said = (f"{interval:<14} n = {alpha.units:<4} {alpha.in_words}", "dim")
-                show(Text.assemble(f"{name:<11} {metric:<8} {alpha.value:>6.2f}   ", said), indent=2)
+            show(
+                f"{name:<11} {_said(its.ordinal):<22} {_said(its.nominal):<22} {its.ordinal.units}", indent=2
+            )
     if found.disagreements:
         show()
         show(f"Where graders stand at opposite ends ({len(found.disagreements)})", style="bold")
@@ -196,3 +194,11 @@ def _render(found: Graded) -> None:
             show(Text.assemble(one_line(apart.question), beside), indent=2)
         if len(found.disagreements) > SHOWN:
             show(f"and {len(found.disagreements) - SHOWN} more in grades.json", indent=2)
+
+
+def _said(alpha: Alpha) -> str:
+    """Alpha and its interval, as far as it is known."""
+    if alpha.value is None:
+        return "not known"
+    interval = "" if alpha.low is None or alpha.high is None else f"  {alpha.low:.2f} … {alpha.high:.2f}"
+    return f"{alpha.value:.2f}{interval}"

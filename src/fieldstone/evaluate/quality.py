@@ -233,8 +233,8 @@ def _repeats(
             if best is not None:
                 exact, cosine, j = best
                 found.append(Twins(questions[i].question, others[-j].question, min(cosine, 1.0), exact))
-    # the less plain ones are those to look at
-    shown = sorted(found, key=lambda twins: (twins.exact, -twins.cosine))[:SHOWN]
+    # the least certain ones are those to look at
+    shown = sorted(found, key=lambda twins: (twins.exact, twins.cosine))[:SHOWN]
     return Repeats(len(found), len(questions), sum(twins.exact for twins in found), tuple(shown))
 
 
