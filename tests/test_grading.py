@@ -169,7 +169,9 @@ def test_exports_of_one_grader_are_joined_and_two_of_one_name_told_apart(tmp_pat
         (lambda c: {**c, "grades": {next(iter(c["grades"])): {"correct": True}}}, "True is no grade"),
         (lambda c: {**c, "grades": {next(iter(c["grades"])): {"correct": [1]}}}, "is no grade"),
         (lambda c: {**c, "grades": {next(iter(c["grades"])): {"correct": 1.0}}}, "1.0 is no grade"),
-        (lambda c: "[" * 100_000, ""),
+        (lambda c: "[" * 100_000, "no JSON"),
+        (lambda c: {**c, "grades": {next(iter(c["grades"])): []}}, "is nothing"),
+        (lambda c: {**c, "grader": 7}, "the grader"),
     ],
 )
 def test_damaged_and_foreign_files_are_named_and_left_out(tmp_path, damage, reason):

@@ -128,11 +128,11 @@ def _negatives(quality: Quality) -> Iterator[Finding]:
 
 def _closed_book(its: ClosedBook) -> Finding:
     known = its.known
-    share = f"{known.value:.0%} of {known.n:,} ({known.low:.0%} to {known.high:.0%})"
+    share = f"{_percent(known.value)} of {known.n:,} ({_percent(known.low)} to {_percent(known.high)})"
     said = f"{share} are answered without the passage; F1 {its.f1_without.value:.2f} without, "
     said += f"{its.f1_with.value:.2f} with it"
     if its.unhelped is not None:
-        said += f"; the passage makes {its.unhelped.value:.0%} of the answers no likelier"
+        said += f"; the passage makes {_percent(its.unhelped.value)} of the answers no likelier"
     advice = "the model knows much of this: measure with questions that only your documents answer"
     return Finding("closed book", said, advice if known.value > 0.2 else "")
 
@@ -145,6 +145,10 @@ def _written(quality: Quality) -> Iterator[Finding]:
         yield Finding(
             "rejected", f"{_share(rejected, written)} of what was written, most because {why} ({most:,})"
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _count(words: float) -> str:

@@ -79,7 +79,7 @@ def read_grades(paths: Iterable[Path], sheet: Sheet) -> tuple[list[Grader], list
             files.append(_read(path, sheet))
         except OSError as error:
             left_out.append((path, f"it cannot be read: {error.strerror}"))
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except ValueError as error:
             left_out.append((path, str(error)))
     merged: dict[tuple[str, str], Grader] = {}
     for name, copy, _, its in sorted(files, key=lambda file: file[2]):
@@ -154,7 +154,7 @@ def _read(path: Path, sheet: Sheet) -> tuple[str, str, str, Grader]:
     """Name, copy and time of a file, and its grades. Raises ValueError, which says what is wrong."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("it is damaged: no JSON") from None
     if not isinstance(content, dict) or content.get("fieldstone") != "grades":
         raise ValueError("it holds no exported grades")

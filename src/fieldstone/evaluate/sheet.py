@@ -109,7 +109,8 @@ def make_sheet(
     """A sheet of `limit` questions (0: all), drawn by chance.
 
     Of two `systems` (none: all that there are) the answers to one question are compared, unless `each` is to
-    be graded by itself; with one or more than two, each is. Raises GradesError.
+    be graded by itself; with one or more than two, each is. Of a system that ran several times the first run
+    counts. Raises GradesError.
     """
     there = list(dict.fromkeys(str(row["system"]) for row in rows))
     if unknown := [name for name in systems if name not in there]:
@@ -118,7 +119,8 @@ def make_sheet(
     by_question: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         if row["system"] in chosen:
-            by_question.setdefault((str(row.get("set", "")), str(row["id"])), {})[row["system"]] = row
+            its = by_question.setdefault((str(row.get("set", "")), str(row["id"])), {})
+            its.setdefault(row["system"], row)
     asked = [its for its in by_question.values() if len(its) == len(chosen)]
     if not asked:
         raise GradesError(f"no question was asked of all of: {', '.join(chosen)}; name fewer with --systems")
