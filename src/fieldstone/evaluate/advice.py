@@ -142,9 +142,12 @@ def _written(quality: Quality) -> Iterator[Finding]:
     if rejected:
         written = rejected + sum(sum(its.values()) for its in quality.sets.values())
         why, most = next(iter(quality.rejected.items()))
-        yield Finding(
-            "rejected", f"{_share(rejected, written)} of what was written, most because {why} ({most:,})"
-        )
+        said = f"{_share(rejected, written)} of what was written, most because {why} ({most:,})"
+        if quality.lifts:
+            said += (
+                f"; half were made likelier by {quality.lifts[2]:.2f} or more by their sentence (log a token)"
+            )
+        yield Finding("rejected", said)
 
 
 def _percent(share: float) -> str:
