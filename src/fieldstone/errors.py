@@ -8,6 +8,7 @@ FieldstoneError
 ├── ModelError        a model is missing, damaged or does not fit
 │   └── EndpointError a model server does not answer, or answers nonsense
 ├── QuestionsError    a file of questions cannot be read
+├── GradesError       answers to grade, or their grades, cannot be read
 └── MissingExtra      an optional package is not installed
 """
 
@@ -49,6 +50,10 @@ class EndpointError(ModelError):
 
 class QuestionsError(FieldstoneError):
     """A file of questions cannot be read."""
+
+
+class GradesError(FieldstoneError):
+    """Answers to grade, or their grades, cannot be read."""
 
 
 class MissingExtra(FieldstoneError):

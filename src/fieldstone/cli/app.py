@@ -15,7 +15,9 @@ from fieldstone.cli.build import build
 from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
+from fieldstone.cli.grade import grade
 from fieldstone.cli.options import Quiet
+from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
 from fieldstone.cli.remove import remove
 from fieldstone.cli.rollback import rollback
@@ -64,11 +66,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    build, add, remove, status, search, ask, synthesize, tune, evaluate, compare, rollback, recipes,
-    doctor,
+    build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, compare, rollback,
+    recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(grade, name="grade")
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 INTRODUCTION = """# Commands
@@ -18,10 +19,17 @@ def render() -> str:
     from fieldstone.cli.app import app
 
     group: Any = typer.main.get_command(app)
-    pages = [("fieldstone", group), *((f"fieldstone {name}", c) for name, c in group.commands.items())]
     return INTRODUCTION + "".join(
-        f"\n## {name}\n\n```text\n{_help(command, name)}\n```\n" for name, command in pages
+        f"\n## {name}\n\n```text\n{_help(command, name)}\n```\n"
+        for name, command in _pages("fieldstone", group)
     )
+
+
+def _pages(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """The command, then those below it."""
+    yield name, command
+    for below, its in getattr(command, "commands", {}).items():
+        yield from _pages(f"{name} {below}", its)
 
 
 def _help(command: Any, name: str) -> str:
