@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fieldstone.errors import SettingsError
 from fieldstone.evaluate import measures
@@ -39,6 +39,7 @@ class Case:
     found, best first; None if not known. `answer`: None if the system only searched. `cited`: ids of the
     cited passages, one a citation. `support`: how far each citation supports the answer, 0..1; None if not
     looked at. `correct`: the grade that a judge or a person gave, 0..1. `seconds`: what the question took.
+    `grades`: how relevant a passage is, where some are more so than others; without them all are alike.
     """
 
     question: Question
@@ -50,6 +51,7 @@ class Case:
     support: tuple[float, ...] | None = None
     correct: float | None = None
     seconds: float | None = None
+    grades: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
@@ -90,6 +92,8 @@ def _measured(case: Case, name: str) -> list[Value]:
         return [] if case.seconds is None else [case.seconds]
     if "@" in name:
         kind, _, k = name.partition("@")
+        if case.ranked is not None and case.grades and kind == "nDCG":
+            return [measures.ndcg_at(int(k), case.ranked, case.grades)]
         return [] if case.ranked is None else [RANKING[f"{kind}@k"](int(k), case.ranked, case.relevant)]
     if case.answer is None and not case.abstained:
         return []

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
@@ -39,10 +39,18 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A question with the passages that are relevant to it, one group a piece of evidence."""
+    """A question with the passages that are relevant to it, one group a piece of evidence.
+
+    `grades`: how relevant each is, where some are more so than others.
+    """
 
     question: Question
     relevant: tuple[frozenset[str], ...]
+    grades: Mapping[str, float] = field(default_factory=dict)
+
+
+Judging = Callable[[Library, Sequence[Question]], tuple[list[Judged], tuple[str, ...]]]
+"""How the relevant passages are found: `judge` by the evidence, a benchmark by what it says itself."""
 
 
 def evaluate(
@@ -52,6 +60,7 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    judging: Judging | None = None,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
@@ -66,7 +75,7 @@ def evaluate(
     variants = {name: _variant(used, name) for name in names}
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
-    judged, missing = judge(library, questions)
+    judged, missing = (judging or judge)(library, questions)
     answering = [name for name in names if "/" in name]
     result = measure(
         {name: replace(opened, settings=variant) for name, variant in variants.items()},
@@ -120,7 +129,8 @@ def summarise(
     measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
     """What these rows, one a question and system, say of the systems and of each pair of them."""
-    unanswerable = sum(not item.question.answerable for item in judged)
+    # where a passage is relevant, a question without answers has one that is not known
+    unanswerable = sum(not item.question.answerable and not item.relevant for item in judged)
     return QuestionSet(
         {name: _estimates(rows, judged, name, measures) for name in systems},
         {f"{b} - {a}": _differences(rows, judged, a, b, measures) for a, b in combinations(systems, 2)},
@@ -218,7 +228,7 @@ def _ask(
     seconds = (time.perf_counter() - began) / len(batch)
     for i, (item, hits) in enumerate(zip(batch, found, strict=True)):
         ranked = tuple(hit.passage.id for hit in hits)
-        case = Case(item.question, item.relevant, ranked, seconds=seconds)
+        case = Case(item.question, item.relevant, ranked, seconds=seconds, grades=item.grades)
         row: dict[str, Any] = {
             "system": name,
             "id": item.question.id,
