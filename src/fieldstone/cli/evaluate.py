@@ -35,6 +35,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What to measure, with commas between, in this order: recall@5, nDCG@10, F1, ROUGE-L, BLEU, "
+            "latency-p95 and more; a wrong name shows them all.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Ask only so many questions, drawn by chance; 0 asks all.")
     ] = 0,
@@ -51,11 +60,13 @@ def evaluate(
     from fieldstone.cli import progress
     from fieldstone.cli.options import settings_of
     from fieldstone.cli.output import show, show_json
+    from fieldstone.evaluate.named import DEFAULTS, check_names
     from fieldstone.evaluate.questions import read_questions
     from fieldstone.evaluate.report import as_json, write_report
     from fieldstone.evaluate.run import evaluate as run
     from fieldstone.workspace import open_workspace
 
+    wanted = check_names(measures.split(",")) if measures else DEFAULTS
     opened = open_workspace(workspace)
     asked = read_questions(questions)
     if 0 < limit < len(asked):
@@ -64,7 +75,7 @@ def evaluate(
     names = [name.strip() for name in systems.split(",")] if systems else []
     settings = settings_of(opened, changes)
     with progress.shown(quiet or ctx.obj) as told:
-        evaluation = run(opened, settings, asked, names, told)
+        evaluation = run(opened, settings, asked, names, told, wanted)
     paths = write_report(opened.reports, evaluation)
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})

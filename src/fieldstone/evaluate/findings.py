@@ -14,7 +14,7 @@ from fieldstone.evaluate.compare import Estimate, questions_to_tell
 BEFORE, AFTER = "before", "after"
 """The names of the two systems of a build that tunes itself."""
 
-LESS_IS_BETTER = frozenset({"over-refusal", "seconds"})
+LESS_IS_BETTER = frozenset({"over-refusal", "seconds", "latency-p50", "latency-p95"})
 
 Content = Mapping[str, Any]
 

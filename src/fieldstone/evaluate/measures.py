@@ -6,15 +6,12 @@ best first and hold no id twice. An abstention is the empty prediction.
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-PUNCTUATION = str.maketrans("", "", string.punctuation)
-ARTICLES = re.compile(r"\b(a|an|the)\b")
+from fieldstone.evaluate.words import rule_for
 
 
 def recall_at(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
@@ -43,6 +40,26 @@ def reciprocal_rank(
     return next((1 / rank for rank, id_ in enumerate(ranked[:k], 1) if id_ in wanted), 0.0)
 
 
+def precision_at(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
+    """Share of the first `k` ids that are relevant, out of `k` even where fewer were found (trec_eval's `P_k`).
+
+    Every passage that holds evidence is relevant, whatever its group. None where nothing is relevant.
+    """
+    wanted = {id_ for group in relevant for id_ in group}
+    return sum(id_ in wanted for id_ in ranked[:k]) / k if wanted else None
+
+
+def average_precision_at(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
+    """Mean over the relevant ids of the precision at their rank, 0 for those not among the first `k`.
+
+    Its mean is MAP (trec_eval's `map_cut_k`; Voorhees and Harman, TREC 2005). Every passage that holds
+    evidence is relevant, whatever its group. None where nothing is relevant.
+    """
+    wanted = {id_ for group in relevant for id_ in group}
+    ranks = [rank for rank, id_ in enumerate(ranked[:k], 1) if id_ in wanted]
+    return sum(found / rank for found, rank in enumerate(ranks, 1)) / len(wanted) if wanted else None
+
+
 def ndcg_at(k: int, ranked: Sequence[str], grades: Mapping[str, float]) -> float | None:
     """Discounted gain of the first `k` over the best that `grades` allow.
 
@@ -58,31 +75,25 @@ def ndcg_at(k: int, ranked: Sequence[str], grades: Mapping[str, float]) -> float
     return float((gains / discounts[: len(gains)]).sum() / (ideal / discounts[: len(ideal)]).sum())
 
 
-def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation, English articles and surplus white space.
-
-    To the letter as in the evaluation script of SQuAD (Rajpurkar et al., EMNLP 2016).
-    """
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
-
-
 def exact_match(prediction: str, answers: Collection[str]) -> float:
-    """1 if the normalised prediction equals one of the normalised answers, else 0 (SQuAD v1.1).
+    """1 if the prediction equals one of the answers, normalised as their script asks (`words`), else 0.
 
-    Without answers the question is unanswerable, and 1 means that the system abstained (SQuAD v2.0).
+    In scripts with spaces as in SQuAD v1.1, in Chinese as in MLQA, in Korean as in KorQuAD. Without answers
+    the question is unanswerable, and 1 means that the system abstained (SQuAD v2.0).
     """
-    predicted = normalize_answer(prediction)
-    return float(predicted in {normalize_answer(answer) for answer in answers or ("",)})
+    text = rule_for(answers).text
+    return float(text(prediction) in {text(answer) for answer in answers or ("",)})
 
 
 def token_f1(prediction: str, answers: Collection[str]) -> float:
-    """F1 of the normalised words that prediction and answer share, for the best of the answers (SQuAD v1.1).
+    """F1 of the words that prediction and answer share, for the best of the answers; words as in `words`.
 
-    Without answers: 1 if the system abstained, else 0 (SQuAD v2.0). Words are what white space divides,
-    so in Chinese, Japanese or Thai this is close to `exact_match`.
+    In scripts with spaces as in SQuAD v1.1, in Chinese as in MLQA, in Korean as in KorQuAD. Without answers:
+    1 if the system abstained, else 0 (SQuAD v2.0).
     """
-    predicted = normalize_answer(prediction).split()
-    return max(_f1(predicted, normalize_answer(answer).split()) for answer in answers or ("",))
+    words = rule_for(answers).words
+    predicted = words(prediction)
+    return max(_f1(predicted, words(answer)) for answer in answers or ("",))
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:
@@ -100,10 +111,52 @@ def citation_accuracy(
     With one citation an answer this is the citation accuracy of ALoFTRAG. None where the system
     abstained or there is no evidence to cite.
     """
+    pair = citation_precision(cited, relevant, abstained=abstained)
+    return pair[0] / (pair[1] or 1.0) if pair else None
+
+
+def citation_precision(
+    cited: Collection[str], relevant: Sequence[Collection[str]], *, abstained: bool
+) -> tuple[float, float] | None:
+    """(citations of a passage that holds evidence, citations): summed, the share of citations that are right.
+
+    As the citation precision of ALCE (Gao et al., EMNLP 2023), where known evidence stands for its model of
+    entailment, and citations are counted, not answers: one that cites nothing has none that is wrong, and
+    in `citation_accuracy` it is as bad as a wrong one. None as there.
+    """
     wanted = {id_ for group in relevant for id_ in group}
     if abstained or not wanted:
         return None
-    return sum(id_ in wanted for id_ in cited) / len(cited) if cited else 0.0
+    return float(sum(id_ in wanted for id_ in cited)), float(len(cited))
+
+
+def citation_recall(
+    cited: Collection[str], relevant: Sequence[Collection[str]], *, abstained: bool
+) -> float | None:
+    """Share of the pieces of evidence that the answer cites: the groups with a cited passage.
+
+    None where the system abstained or there is no evidence to cite. (ALCE's citation recall is the share of
+    claims that their citations entail: `faithfulness`.)
+    """
+    return None if abstained else recall_at(len(cited), list(cited), relevant)
+
+
+def citation_support(support: Sequence[float], *, abstained: bool) -> float | None:
+    """Mean over an answer's citations of how far each supports it, 0..1; None without a citation.
+
+    ALCE's citation precision (Gao et al., EMNLP 2023) for answers of one claim, without its pardon for a
+    citation that supports the claim only together with others.
+    """
+    return None if abstained or not support else sum(support) / len(support)
+
+
+def faithfulness(support: Sequence[float], *, abstained: bool) -> float | None:
+    """How far the answer is supported by the best of its citations, 0..1; 0 where it cites nothing.
+
+    The share of an answer's claims that its citations support (faithfulness in RAGAS, Es et al., EACL 2024;
+    citation recall in ALCE), where the answer is one claim. None where the system abstained.
+    """
+    return None if abstained else max(support, default=0.0)
 
 
 def refusal_precision(*, abstained: bool, answerable: bool) -> tuple[float, float]:
@@ -117,6 +170,11 @@ def refusal_precision(*, abstained: bool, answerable: bool) -> tuple[float, floa
 def refusal_recall(*, abstained: bool, answerable: bool) -> float | None:
     """1 if the system abstained from an unanswerable question; None for an answerable one."""
     return None if answerable else float(abstained)
+
+
+def refusal_f1(*, abstained: bool, answerable: bool) -> tuple[float, float]:
+    """(twice rightly abstained, abstained + unanswerable): summed, the F1 of refusal-precision and -recall."""
+    return 2.0 * (abstained and not answerable), float(abstained) + (not answerable)
 
 
 def over_refusal(*, abstained: bool, answerable: bool) -> float | None:

@@ -1,16 +1,18 @@
 """Measures by name: what one question put to one system gives under `recall@5`, `F1`, `latency-p95` and so on.
 
-`measures` defines them; here each gets the name under which it is asked for and shown.
+`measures` and `overlap` define them; here each gets the name under which it is asked for and shown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import NamedTuple
 
 from fieldstone.errors import SettingsError
-from fieldstone.evaluate import measures
+from fieldstone.evaluate import measures, overlap
 from fieldstone.evaluate.compare import Value
 from fieldstone.evaluate.questions import Question
 
@@ -22,13 +24,20 @@ DEFAULTS = (
     "nDCG@10",
     "EM",
     "F1",
+    "correctness",
     "citation-accuracy",
+    "citation-support",
+    "faithfulness",
     "refusal-precision",
     "refusal-recall",
+    "refusal-F1",
     "over-refusal",
     "seconds",
 )
 """What is measured where nothing else is asked for."""
+
+QUANTILES = {"latency-p50": 0.5, "latency-p95": 0.95}
+"""Measures whose value over questions is a quantile of theirs, not a mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,9 @@ class Case:
     `relevant`: the passages that hold the evidence, one group a piece of it. `ranked`: ids of the passages
     found, best first; None if not known. `answer`: None if the system only searched. `cited`: ids of the
     cited passages, one a citation. `support`: how far each citation supports the answer, 0..1; None if not
-    looked at. `correct`: the grade that a judge or a person gave, 0..1. `seconds`: what the question took.
-    `grades`: how relevant a passage is, where some are more so than others; without them all are alike.
+    looked at. `correct`: the grade that a judge or a person gave, 0..1, where an abstention from an answerable
+    question is graded 0; None if nobody did. `seconds`: what the question took. `grades`: how relevant a
+    passage is, by its id; empty: all that are relevant are so alike.
     """
 
     question: Question
@@ -64,85 +74,111 @@ def values(case: Case, names: Sequence[str]) -> dict[str, Value]:
 
     None: it applies to such cases, but not to this question, as EM does not to an unanswerable one.
     """
-    return {name: value for name in names for value in _measured(case, name)}
+    found: dict[str, Value] = {}
+    for name in names:
+        kind, _, k = name.partition("@")
+        measure = MEASURES[f"{kind}@k" if k else name]
+        if measure.known(case):
+            found[name] = measure.value(case, int(k or 0))
+    return found
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names as they are spelled here, each once, in their order; an unknown one is refused."""
-    return tuple(dict.fromkeys(_known(name.strip()) for name in names))
+    return tuple(dict.fromkeys(_spelled(name.strip()) for name in names))
 
 
 def depth(name: str) -> int:
-    """How many passages must be found for the measure: the k of `recall@k`, 0 for one that has none."""
+    """How many passages the measure looks at: the k of `recall@k`, 0 for one that looks at none."""
     return int(name.partition("@")[2] or 0)
 
 
-def _known(name: str) -> str:
-    for known in (*RANKING, *ANSWER, *JUDGED, *TIME):
-        fits = re.fullmatch(re.escape(known).replace("@k", "@([1-9][0-9]{0,3})"), name, re.IGNORECASE)
-        if fits:
-            return known.replace("@k", f"@{fits[1]}") if fits.groups() else known
-    listed = ", ".join((*RANKING, *ANSWER, *JUDGED, *TIME))
-    raise SettingsError(f"there is no measure {name!r}; known are {listed} (k: a number, such as recall@5)")
+def _spelled(name: str) -> str:
+    for known in MEASURES:
+        form = re.escape(known).replace("@k", "@([1-9][0-9]{0,3})")
+        if fits := re.fullmatch(form, name, re.IGNORECASE):
+            return known.replace("@k", f"@{fits[1]}") if "@k" in known else known
+    alike = get_close_matches(name, MEASURES, 1)
+    raise SettingsError(
+        f"there is no measure {name!r}{f'; did you mean {alike[0]}?' if alike else ''} "
+        f"(known: {', '.join(MEASURES)}; k is a number from 1 to 9999, as in recall@5)"
+    )
 
 
-def _measured(case: Case, name: str) -> list[Value]:
-    """The measure's value, in a list; an empty list where the case does not know enough."""
-    if name in TIME:
-        return [] if case.seconds is None else [case.seconds]
-    if "@" in name:
-        kind, _, k = name.partition("@")
-        if case.ranked is not None and case.grades and kind == "nDCG":
-            return [measures.ndcg_at(int(k), case.ranked, case.grades)]
-        return [] if case.ranked is None else [RANKING[f"{kind}@k"](int(k), case.ranked, case.relevant)]
-    if case.answer is None and not case.abstained:
-        return []
-    if name in JUDGED:
-        needed, value = JUDGED[name]
-        return [value(case)] if needed(case) else []
-    return [ANSWER[name](case)]
+class Measure(NamedTuple):
+    """Whether a case knows enough for the measure, and its value (the number is the k of `recall@k`)."""
+
+    known: Callable[[Case], bool]
+    value: Callable[[Case, int], Value]
 
 
-def _ndcg(k: int, ranked: Sequence[str], relevant: Sequence[frozenset[str]]) -> float | None:
-    return measures.ndcg_at(k, ranked, dict.fromkeys((id_ for group in relevant for id_ in group), 1.0))
+def _ranking(measure: Callable[[int, Sequence[str], Sequence[Collection[str]]], Value]) -> Measure:
+    """Of what a search found."""
+    return Measure(lambda c: c.ranked is not None, lambda c, k: measure(k, c.ranked or (), c.relevant))
 
 
-def _mrr(k: int, ranked: Sequence[str], relevant: Sequence[frozenset[str]]) -> float | None:
+def _wording(measure: Callable[[str, Collection[str]], float]) -> Measure:
+    """Of an answer's wording, for the questions that have an answer to compare it with."""
+    return Measure(
+        _answered, lambda c, _: measure(c.said, c.question.answers) if c.question.answerable else None
+    )
+
+
+def _citing(measure: Callable[..., Value]) -> Measure:
+    return Measure(_answered, lambda c, _: measure(c.cited, c.relevant, abstained=c.abstained))
+
+
+def _supported(measure: Callable[..., Value]) -> Measure:
+    return Measure(
+        lambda c: c.support is not None, lambda c, _: measure(c.support or (), abstained=c.abstained)
+    )
+
+
+def _refusing(measure: Callable[..., Value]) -> Measure:
+    return Measure(
+        _answered, lambda c, _: measure(abstained=c.abstained, answerable=c.question.answerable)
+    )
+
+
+def _answered(case: Case) -> bool:
+    return case.abstained or case.answer is not None
+
+
+def _mrr(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
     return measures.reciprocal_rank(ranked, relevant, k)
 
 
-def _of_answerable(measure: Callable[[str, Sequence[str]], float]) -> Callable[[Case], Value]:
-    """A string measure, for the questions that have an answer to compare with."""
-    return lambda case: measure(case.said, case.question.answers) if case.question.answerable else None
+def _ndcg(case: Case, k: int) -> float | None:
+    """Without grades every relevant passage has grade 1."""
+    grades = case.grades or {id_: 1.0 for group in case.relevant for id_ in group}
+    return measures.ndcg_at(k, case.ranked or (), grades)
 
 
-def _refusal(measure: Callable[..., Value]) -> Callable[[Case], Value]:
-    return lambda case: measure(abstained=case.abstained, answerable=case.question.answerable)
+_CORRECT = Measure(lambda c: c.correct is not None, lambda c, _: c.correct)
+_SECONDS = Measure(lambda c: c.seconds is not None, lambda c, _: c.seconds)
 
-
-def _citation(measure: Callable[..., Value]) -> Callable[[Case], Value]:
-    return lambda case: measure(case.cited, case.relevant, abstained=case.abstained)
-
-
-RANKING: dict[str, Callable[[int, Sequence[str], Sequence[frozenset[str]]], Value]] = {
-    "recall@k": measures.recall_at,
-    "MRR@k": _mrr,
-    "nDCG@k": _ndcg,
+MEASURES = {
+    "recall@k": _ranking(measures.recall_at),
+    "precision@k": _ranking(measures.precision_at),
+    "MRR@k": _ranking(_mrr),
+    "MAP@k": _ranking(measures.average_precision_at),
+    "nDCG@k": Measure(lambda c: c.ranked is not None, _ndcg),
+    "EM": _wording(measures.exact_match),
+    "F1": _wording(measures.token_f1),
+    "ROUGE-L": _wording(overlap.rouge_l),
+    "BLEU": _wording(overlap.bleu),
+    "correctness": _CORRECT,
+    "citation-accuracy": _citing(measures.citation_accuracy),
+    "citation-precision": _citing(measures.citation_precision),
+    "citation-recall": _citing(measures.citation_recall),
+    "citation-support": _supported(measures.citation_support),
+    "faithfulness": _supported(measures.faithfulness),
+    "refusal-precision": _refusing(measures.refusal_precision),
+    "refusal-recall": _refusing(measures.refusal_recall),
+    "refusal-F1": _refusing(measures.refusal_f1),
+    "over-refusal": _refusing(measures.over_refusal),
+    "seconds": _SECONDS,
+    "latency-p50": _SECONDS,
+    "latency-p95": _SECONDS,
 }
-"""Of what a search found: (k, ranked, relevant) -> value."""
-
-ANSWER: dict[str, Callable[[Case], Value]] = {
-    "EM": _of_answerable(measures.exact_match),
-    "F1": _of_answerable(measures.token_f1),
-    "citation-accuracy": _citation(measures.citation_accuracy),
-    "refusal-precision": _refusal(measures.refusal_precision),
-    "refusal-recall": _refusal(measures.refusal_recall),
-    "over-refusal": _refusal(measures.over_refusal),
-}
-"""Of an answer, or of an abstention from one."""
-
-JUDGED: dict[str, tuple[Callable[[Case], bool], Callable[[Case], Value]]] = {}
-"""Of an answer that somebody or something has looked at: whether it was, and the value."""
-
-TIME = ("seconds",)
-"""Of the time a question took."""
+"""Every measure there is, by name."""

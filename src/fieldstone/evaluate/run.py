@@ -18,7 +18,8 @@ from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
 from fieldstone.evaluate.evidence import locate, relevant_passages
-from fieldstone.evaluate.named import DEFAULTS, Case, check_names, values
+from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
+from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
 from fieldstone.in_use import with_tuned
@@ -64,8 +65,9 @@ def evaluate(
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
-    Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of systems with the paired
-    difference. Questions whose evidence stands nowhere in the library count for no measure but refusal.
+    Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
+    systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
+    measure but refusal. Where a latency is asked for, questions are asked one at a time.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -89,7 +91,7 @@ def evaluate(
         systems=result.systems,
         differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing),
+        notes=(*result.notes, *missing, *_not_measured(result, measures)),
         rows=result.rows,
     )
 
@@ -115,9 +117,10 @@ def measure(
             continue
         answers = answering is None or name in answering
         system.generator.forget()  # the same questions give the same answers, whatever was asked before them
-        for start in range(0, len(judged), BATCH):
+        size = 1 if any(name in QUANTILES for name in measures) else BATCH
+        for start in range(0, len(judged), size):
             progress(name, start, len(judged), "questions")
-            rows += _ask(system, name, answers, judged[start : start + BATCH], measures)
+            rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
     return summarise(rows, judged, list(systems), measures)
 
@@ -137,6 +140,14 @@ def summarise(
         (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
         rows,
     )
+
+
+def _not_measured(found: QuestionSet, measures: Sequence[str]) -> tuple[str, ...]:
+    """A note on the measures that were asked for by name and applied to nothing."""
+    if tuple(measures) == DEFAULTS:
+        return ()
+    missing = [name for name in measures if not any(name in its for its in found.systems.values())]
+    return (f"nothing to measure {', '.join(missing)} on",) if missing else ()
 
 
 def default_systems(settings: Settings) -> list[str]:
@@ -220,12 +231,16 @@ def _ask(
     system: System, name: str, answering: bool, batch: Sequence[Judged], measures: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     questions = [item.question.question for item in batch]
+    deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
     answers: list[Answer] = answer(system, questions) if answering else []
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
-        found = search(system.index, questions, system.settings.search, SEARCH_DEPTH)
+        found = search(system.index, questions, system.settings.search, deepest)
     seconds = (time.perf_counter() - began) / len(batch)
+    # one that answers finds no more than it needs, so nothing deeper can be said of it
+    reach = max(SEARCH_DEPTH, system.settings.answer.passages) if answering else deepest
+    asked = [name for name in dict.fromkeys((*measures, *DEFAULTS)) if depth(name) <= reach]
     for i, (item, hits) in enumerate(zip(batch, found, strict=True)):
         ranked = tuple(hit.passage.id for hit in hits)
         case = Case(item.question, item.relevant, ranked, seconds=seconds, grades=item.grades)
@@ -251,7 +266,6 @@ def _ask(
                     for c in given.citations
                 ],
             }
-        asked = tuple(dict.fromkeys((*measures, *DEFAULTS)))
         yield {**row, "seconds": seconds, "measures": values(case, asked)}
 
 
@@ -272,7 +286,12 @@ def _estimates(
     rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str, measures: Sequence[str]
 ) -> dict[str, Estimate]:
     clusters = _clusters(judged)
-    found = {name: bootstrap_mean(v, clusters) for name, v in _values(rows, system, measures).items()}
+    found = {
+        name: bootstrap_quantile(its, clusters, QUANTILES[name])
+        if name in QUANTILES
+        else bootstrap_mean(its, clusters)
+        for name, its in _values(rows, system, measures).items()
+    }
     return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
@@ -281,5 +300,11 @@ def _differences(
 ) -> dict[str, Estimate]:
     clusters = _clusters(judged)
     first, second = _values(rows, a, measures), _values(rows, b, measures)
-    found = {name: paired_difference(second[name], first[name], clusters) for name in second if name in first}
+    found = {
+        name: quantile_difference(second[name], first[name], clusters, QUANTILES[name])
+        if name in QUANTILES
+        else paired_difference(second[name], first[name], clusters)
+        for name in second
+        if name in first
+    }
     return {name: estimate for name, estimate in found.items() if estimate is not None}
