@@ -135,9 +135,7 @@ def _supported(measure: Callable[..., Value]) -> Measure:
 
 
 def _refusing(measure: Callable[..., Value]) -> Measure:
-    return Measure(
-        _answered, lambda c, _: measure(abstained=c.abstained, answerable=c.question.answerable)
-    )
+    return Measure(_answered, lambda c, _: measure(abstained=c.abstained, answerable=c.question.answerable))
 
 
 def _answered(case: Case) -> bool:

@@ -25,6 +25,21 @@ SEARCHES = ("lexical", "dense", "fused")
 """Asked where nothing but relevance is known, unless others are named."""
 
 
+def is_own(workspace: Workspace | None, benchmark: Benchmark) -> bool:
+    """Whether a workspace is of the benchmark's own documents, or is still to be made of them (None too)."""
+    from fieldstone.evaluate.benchmarks.library import holds
+
+    if not benchmark.documents:
+        return False
+    if workspace is None or not (workspace.path / "library.db").is_file():
+        return True
+    library = workspace.library()
+    try:
+        return holds(library, benchmark)
+    finally:
+        library.close()
+
+
 def build_from(
     benchmark: Benchmark, workspace: Workspace, settings: Settings, progress: Progress = silent
 ) -> None:
@@ -55,26 +70,26 @@ def ask_workspace(
     """Ask these questions of the benchmark over a workspace, of its own documents or of others.
 
     Over its own, relevant is what the benchmark says; over others, what holds the evidence. Raises
-    SettingsError where neither tells anything of what is found.
+    SettingsError where nothing can be measured: relevance alone over other documents, or answers of it.
     """
-    from fieldstone.evaluate.benchmarks.library import holds, judge_by_grades
+    from fieldstone.evaluate.benchmarks.library import judge_by_grades
     from fieldstone.evaluate.run import Judged, evaluate, judge
 
     if benchmark.choices:
         return _ask_with_background(benchmark, workspace, settings, questions, progress)
-    library = workspace.library()
-    own = holds(library, benchmark)
-    library.close()
+    if not benchmark.answered and (answering := [name for name in systems if "/" in name]):
+        raise SettingsError(
+            f"{answering[0]} answers, but this benchmark knows no answers; name searches, such as fused"
+        )
+    own = is_own(workspace, benchmark)
     located = any(question.evidence or question.source for question in questions)
-    if not (own or located or benchmark.answered):
+    if not (own or benchmark.answered):
         raise SettingsError(
             f"{workspace.path} holds other documents than this benchmark, whose relevance is of its own; "
             "leave out --workspace, or name a new folder"
         )
 
-    def judging(
-        library: Library, asked: Sequence[Question]
-    ) -> tuple[list[Judged], tuple[str, ...]]:
+    def judging(library: Library, asked: Sequence[Question]) -> tuple[list[Judged], tuple[str, ...]]:
         if own:
             return judge_by_grades(library, asked, benchmark.grades)
         if located:

@@ -42,9 +42,7 @@ def put(library: Library, benchmark: Benchmark, progress: Progress = silent) -> 
     for document in documents:
         if document.id in missing:
             text = document.text
-            library.put_passages(
-                document.id, WHOLE, [Passage(document.id, document.id, text, 0, len(text))]
-            )
+            library.put_passages(document.id, WHOLE, [Passage(document.id, document.id, text, 0, len(text))])
 
 
 def judge_by_grades(
@@ -59,7 +57,9 @@ def judge_by_grades(
     ids = {sources[p.document_id][0]: p.id for p in passages}
     judged = []
     for question in questions:
-        its = {ids.get(source, f"not there: {source}"): g for source, g in grades.get(question.id, {}).items()}
+        its = {
+            ids.get(source, f"not there: {source}"): g for source, g in grades.get(question.id, {}).items()
+        }
         relevant = tuple(frozenset({id_}) for id_, grade in its.items() if grade > 0)
         judged.append(Judged(question, relevant, its))
     return judged, ()

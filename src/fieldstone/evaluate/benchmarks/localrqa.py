@@ -73,9 +73,7 @@ def read_localrqa(path: Path) -> Benchmark:
             except ValueError as error:
                 problems.append(f"{file.name}, {place}: {error}")
     answered = any(question.answerable for question in questions)
-    return Benchmark(
-        questions, tuple(documents.values()), grades, answered=answered, notes=noted(problems)
-    )
+    return Benchmark(questions, tuple(documents.values()), grades, answered=answered, notes=noted(problems))
 
 
 def _listed(entry: object, name: str) -> list[object]:

@@ -57,7 +57,11 @@ def _files(path: Path) -> list[Path]:
 def _beside(path: Path) -> list[Path]:
     """The dev file that belongs to a single test file."""
     stem, other = _SPLIT.sub("", path.stem), path.parent.parent / "dev"
-    named = [path.with_name(f"{stem}_dev{path.suffix}"), other / f"{stem}_dev{path.suffix}", other / path.name]
+    named = [
+        path.with_name(f"{stem}_dev{path.suffix}"),
+        other / f"{stem}_dev{path.suffix}",
+        other / path.name,
+    ]
     return [file for file in named if file.is_file() and file != path][:1]
 
 
