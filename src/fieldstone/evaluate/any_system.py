@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fieldstone.errors import SettingsError
+from fieldstone.errors import ModelError, SettingsError
 from fieldstone.evaluate.answers import Given, match_answers, read_answers, rows_of
 from fieldstone.evaluate.named import DEFAULTS, check_names
 from fieldstone.evaluate.questions import Question
@@ -87,10 +87,13 @@ def asked_of_endpoint(
     """
     from fieldstone.evaluate.endpoint import ask_endpoint, retrieve
 
+    if not url.startswith(("http://", "https://")):
+        raise ModelError(f"{url!r} is no address of an endpoint; write http://host:port/v1#model")
+    generator = load_generator(url)
     shown = retrieve(context.workspace, context.settings, questions) if context else None
     mark = fingerprint(url, shown, *((question.id, question.question) for question in questions))
     kept = folder / f"endpoint-{mark}.jsonl"
-    notes = ask_endpoint(load_generator(url), questions, kept, shown, progress)
+    notes = ask_endpoint(generator, questions, kept, shown, progress)
     given = {its.id: its for its in (read_answers([kept])[0] if kept.stat().st_size else [])}
     name = url.partition("#")[2]
     answers = [given.get(q.id) or Given(name, q.id, q.question, "", abstained=True) for q in questions]
