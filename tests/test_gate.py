@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from fieldstone.evaluate.compare import FEWEST, Estimate, paired_difference
-from fieldstone.gate import as_json, chance_of_luck, from_json, judge
+from fieldstone.evaluate.significance import chance_of_luck
+from fieldstone.gate import as_json, from_json, judge
 
 
 def simulate(random, documents, questions=300, shift=0.0, kind="recall", spread=0.0):
@@ -70,46 +70,6 @@ def test_a_real_gain_of_five_points_mostly_gets_through(kind, shift):
 def test_what_does_harm_never_gets_through():
     for kind, documents in product(("recall", "f1"), (1, 20)):
         assert not any(v.accepted for v in verdicts(5, 40, documents, kind=kind, shift=-0.25, finer=True))
-
-
-# -- the second test
-
-
-def loop(a, b, clusters):
-    """All exchanges, one by one."""
-    names = sorted(set(clusters))
-    leads = []
-    for ways in product((False, True), repeat=len(names)):
-        swapped = dict(zip(names, ways, strict=True))
-        pairs = [(y, x) if swapped[c] else (x, y) for x, y, c in zip(a, b, clusters, strict=True)]
-        leads.append(np.mean([x for x, _ in pairs]) - np.mean([y for _, y in pairs]))
-    return np.mean(np.array(leads) >= leads[0] - 1e-12)
-
-
-def test_luck_equals_the_loop():
-    a, b, clusters = simulate(np.random.default_rng(6), 7, questions=40, shift=0.3, kind="f1")
-    assert chance_of_luck(a, b, clusters) == loop(a, b, clusters)
-
-
-def test_luck_equals_scipy():
-    a, b, _ = simulate(np.random.default_rng(7), 1, questions=10, shift=0.5, kind="f1")
-    difference = np.array(a) - np.array(b)
-    theirs = stats.permutation_test(
-        (difference,), np.mean, permutation_type="samples", alternative="greater", n_resamples=5000
-    )
-    assert chance_of_luck(a, b, list(range(10))) == pytest.approx(theirs.pvalue)
-
-
-def test_drawn_exchanges_come_near_to_all_of_them():
-    a, b, clusters = simulate(np.random.default_rng(8), 14, questions=60, shift=0.2, kind="f1")
-    assert chance_of_luck(a, b, clusters) == pytest.approx(loop(a, b, clusters), abs=0.02)
-
-
-def test_luck_of_ratios_is_formed_after_summing():
-    a, b = [(1, 1), (1, 1), (0, 0)], [(0, 1), (0, 0), (0, 1)]
-    assert chance_of_luck(a, b, [1, 1, 2]) == 1 / 4, "2/2 - 0/2 is more than 2/3 - 0/1 and the other two"
-    assert chance_of_luck([(1, 1), (0, 0)], [(0, 0), (0, 1)], [1, 2]) == 3 / 4, "0/0 counts as luck"
-    assert chance_of_luck([1.0, None], [None, 1.0], [1, 2]) == 1
 
 
 def test_one_large_document_among_small_ones_does_not_decide():

@@ -7,7 +7,7 @@ few or one of them holds most of the questions, so an accepted candidate passes 
 
 1. the 95 % interval of the paired difference lies above 0 (`compare.paired_difference`), and
 2. the difference is beyond what equals would show: exchange the two within whole documents, in every way
-   there is, and at most 5 % of them may favour the candidate as much (Fisher's randomisation test; exact,
+   there is, and at most 5 % of them may favour the candidate as much (`significance.chance_of_luck`; exact,
    whatever the sizes of the documents, because two equals can be exchanged). This test keeps the promise.
 
 With fewer than six documents the caller's `finer` clusters (passages, sections) are exchanged and drawn in
@@ -26,18 +26,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from fieldstone.evaluate.compare import FEWEST, Estimate, Value, paired_difference, questions_to_tell
+from fieldstone.evaluate.significance import LUCK, chance_of_luck
 from fieldstone.in_use import Part
-
-LUCK = 0.05
-"""How often chance alone may do as well as an accepted candidate."""
-
-SWAPS = 4096
-"""So many exchanges are drawn where there are more; up to 12 clusters, all of them are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,34 +107,6 @@ def judge(
     )
 
 
-def chance_of_luck(
-    a: Sequence[Value],
-    b: Sequence[Value],
-    clusters: Sequence[Hashable],
-    seed: int = 0,
-) -> float:
-    """How often `a` would lead `b` by as much if the two were equals, exchanged cluster by cluster.
-
-    1 when no question has both values. One-sided, and valid for any number and any sizes of clusters.
-    """
-    names: dict[Hashable, int] = {}
-    rows, index = [], []
-    for x, y, cluster in zip(a, b, clusters, strict=True):
-        if x is not None and y is not None:
-            rows.append((*_pair(x), *_pair(y)))
-            index.append(names.setdefault(cluster, len(names)))
-    if not rows:
-        return 1.0
-    sums = np.zeros((len(names), 4))
-    np.add.at(sums, index, np.array(rows, dtype=np.float64))
-    swapped = _swaps(len(names), seed) @ (sums[:, 2:] - sums[:, :2])
-    ours, theirs = sums[:, :2].sum(axis=0) + swapped, sums[:, 2:].sum(axis=0) - swapped
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lead = ours[:, 0] / ours[:, 1] - theirs[:, 0] / theirs[:, 1]
-    # the first row is the truth; an exchange that leaves a ratio without any case counts as luck
-    return float(np.mean(~(lead < lead[0] - 1e-12)))
-
-
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """The verdict as the journal and the reports keep it."""
     kept: dict[str, Any] = TypeAdapter(Verdict).dump_python(verdict, mode="json")
@@ -179,16 +144,3 @@ def _said(measure: str, difference: Estimate) -> str:
     change = f"{abs(value):.3f} {'higher' if value > 0 else 'lower'}" if value else "the same"
     questions = "1 question" if difference.n == 1 else f"{difference.n:,} questions"
     return f"its {measure} is {change} (95 % interval {low:+.3f} to {high:+.3f}, {questions})"
-
-
-def _pair(value: float | tuple[float, float]) -> tuple[float, float]:
-    return value if isinstance(value, tuple) else (value, 1.0)
-
-
-def _swaps(size: int, seed: int) -> NDArray[np.int8]:
-    """Who is exchanged, (ways, size), the first row nobody: every way there is, or as many as `SWAPS`."""
-    if 2**size <= SWAPS:
-        return ((np.arange(2**size)[:, None] >> np.arange(size)) & 1).astype(np.int8)
-    drawn = np.random.default_rng(seed).integers(0, 2, (SWAPS, size), dtype=np.int8)
-    drawn[0] = 0
-    return drawn

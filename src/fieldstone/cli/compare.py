@@ -57,6 +57,7 @@ def compare(
     workspace wrote for its report, and with yours. Stopped or killed, it goes on where it was.
     """
     from fieldstone.cli import progress
+    from fieldstone.cli.measured import show_agreement
     from fieldstone.cli.options import questions_in
     from fieldstone.cli.output import one_line, show, show_json
     from fieldstone.evaluate.report import as_json, write_report
@@ -74,6 +75,9 @@ def compare(
         return
     for title, questions in found.evaluation.sets.items():
         _show_set(found, title, questions, names)
+    if found.evaluation.agreement is not None:
+        show_agreement(found.evaluation.agreement)
+        show()
     for note in found.evaluation.notes:
         show(one_line(note))
     show()
@@ -81,36 +85,56 @@ def compare(
 
 
 def _show_set(found: Comparison, title: str, questions: QuestionSet, names: list[str]) -> None:
-    """A block a measure, a line a recipe: mean, spread over the seeds, difference to the first."""
+    """A block a measure: a line a recipe with its mean over seeds, then its difference from the first."""
     from rich.text import Text
 
-    from fieldstone.cli.output import show
-    from fieldstone.evaluate.findings import LESS_IS_BETTER
+    from fieldstone.cli.output import one_line, show
 
-    width = max(*(len(name) + 2 for name in names), *map(len, MEASURES))
-    show(Text.assemble((title.capitalize(), "bold"), (f"  {questions.notes[0]}", "dim")))
+    against = f"against {names[0]}"
+    width = max(len(against) + 2, *(len(name) for name in names), *map(len, MEASURES)) + 2
+    first, *others = questions.notes
+    show(Text.assemble((title.capitalize(), "bold"), (f"  {first}", "dim")))
+    for note in others:
+        show(one_line(note), style="dim")
     for measure in MEASURES:
         if not any(measure in its for its in questions.systems.values()):
             continue
         show()
-        against = f"against {names[0]}, 95 % interval" if len(names) > 1 else ""
-        show(Text(f"{measure:<{width}}   mean  {'seeds':<13}  {against}".rstrip(), "dim"))
+        show(Text(f"{measure:<{width}}   mean  {'95 % interval':<17}  seeds from … to", "dim"))
         for name in names:
             mean = questions.systems[name].get(measure)
             if mean is None:
                 continue
-            row = Text(
-                f"  {name:<{width}} {mean.value:.3f}  {_spread(found.spread(title, name, measure)):<13}"
-            )
-            change = questions.differences.get(f"{name} - {names[0]}", {}).get(measure)
-            if change is not None:
-                row.append(f"  {change.value:+.3f}  {change.low:+.3f} … {change.high:+.3f}")
-                if change.beyond_noise:
-                    better = (change.value > 0) != (measure in LESS_IS_BETTER)
-                    row.append(*(("  better", "bold green") if better else ("  worse", "bold red")))
+            row = Text(f"  {name:<{width - 2}} {mean.value:6.3f}  {f'{mean.low:.3f} … {mean.high:.3f}':<17}")
+            row.append(f"  {_spread(found.spread(title, name, measure))}", "dim")
             row.rstrip()
             show(row)
+            if name != names[0]:
+                _show_difference(f"{name} - {names[0]}", f"{against:<{width - 4}}", measure, questions)
     show()
+
+
+def _show_difference(pair: str, name: str, measure: str, questions: QuestionSet) -> None:
+    from rich.text import Text
+
+    from fieldstone.cli.measured import p_value
+    from fieldstone.cli.output import show
+    from fieldstone.evaluate.findings import LESS_IS_BETTER
+    from fieldstone.evaluate.significance import more_than_chance
+
+    change = questions.differences[pair].get(measure)
+    test = questions.tests.get(pair, {}).get(measure)
+    if change is None:
+        return
+    row = Text(f"    {name} {change.value:+6.3f}  {f'{change.low:+.3f} … {change.high:+.3f}':<17}")
+    if more_than_chance(change, test):
+        better = (change.value > 0) != (measure in LESS_IS_BETTER)
+        row.append(*(("  better", "bold green") if better else ("  worse", "bold red")))
+    else:
+        row.append("  within the noise", "dim")
+    if test is not None:
+        row.append(f", {p_value(test.holm)}", "dim")
+    show(row)
 
 
 def _spread(values: tuple[float, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from fieldstone.cli.options import Json, Quiet, Reports, Set
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.answers import Given
-    from fieldstone.evaluate.compare import Estimate
     from fieldstone.evaluate.report import Evaluation
 
 
@@ -52,6 +50,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic",
+            help="Ask the questions that the workspace wrote for its report as well, at most 160, and say "
+            "whether they tell what yours tell.",
+        ),
+    ] = False,
     limit: Annotated[
         int, typer.Option(min=0, help="Ask only so many questions, drawn by chance; 0 asks all.")
     ] = 0,
@@ -88,21 +94,29 @@ def evaluate(
     """
     from fieldstone.cli import progress
     from fieldstone.cli.options import settings_of
-    from fieldstone.errors import SettingsError
+    from fieldstone.errors import QuestionsError, SettingsError
     from fieldstone.evaluate.any_system import Ours, asked_of_endpoint, evaluate_answers
     from fieldstone.evaluate.named import DEFAULTS, check_names
     from fieldstone.evaluate.questions import drawn, read_questions
     from fieldstone.evaluate.run import evaluate as run
+    from fieldstone.recipes.compare import written_questions
     from fieldstone.workspace import open_workspace
 
     wanted = check_names(measures.split(",")) if measures else DEFAULTS
     others = bool(answers or endpoint)
-    if workspace is None and (context or systems or not others):
+    if workspace is None and (context or systems or synthetic or not others):
         raise SettingsError("name a WORKSPACE, or measure another system with --answers or --endpoint alone")
     if context and not endpoint:
         raise SettingsError("--context hands passages to an endpoint: give --endpoint URL with it")
+    if synthetic and others:
+        raise SettingsError("--synthetic is about the workspace: leave out --answers and --endpoint")
     opened = open_workspace(workspace) if workspace else None
     asked = drawn(read_questions(questions), limit, seed)
+    written = written_questions(opened, limit) if opened and synthetic else []
+    if synthetic and not written:
+        raise QuestionsError(
+            f"{workspace} has written no questions for its report; type: fieldstone synthesize {workspace}"
+        )
     names = [name.strip() for name in systems.split(",")] if systems else []
     ours = Ours(opened, settings_of(opened, changes), tuple(names)) if opened else None
     into = reports or (opened.reports if opened else Path("reports"))
@@ -118,7 +132,7 @@ def evaluate(
             evaluation = evaluate_answers(asked, answers or (), given, ours, told, wanted)
             evaluation = replace(evaluation, notes=(*evaluation.notes, *failed))
         else:
-            evaluation = run(ours.workspace, ours.settings, asked, names, told, wanted)
+            evaluation = run(ours.workspace, ours.settings, asked, names, told, wanted, written)
     show_evaluation(evaluation, into, json=json)
     if kept and not failed:
         kept.unlink()
@@ -126,6 +140,7 @@ def evaluate(
 
 def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
     """Write the report into a folder of `into`, and show what was found."""
+    from fieldstone.cli.measured import show_measured
     from fieldstone.cli.output import show, show_json
     from fieldstone.evaluate.report import as_json, write_report
 
@@ -133,40 +148,6 @@ def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})
         return
-    _render(evaluation)
+    show_measured(evaluation)
     show()
     show(f"The report, with every question: {paths.html}")
-
-
-def _render(evaluation: Evaluation) -> None:
-    """A table: a row a measure, a column a system; then the differences that are more than chance."""
-    from fieldstone.cli.output import one_line, show
-
-    for note in evaluation.notes:
-        show(one_line(note))
-    for name, estimates in evaluation.systems.items():
-        show()
-        show(name, style="bold")
-        _rows(estimates)
-    told = {
-        pair: {measure: e for measure, e in estimates.items() if e.beyond_noise and measure != "seconds"}
-        for pair, estimates in evaluation.differences.items()
-    }
-    show()
-    if not any(told.values()):
-        show("No difference between these systems is more than chance may make.")
-    for pair, estimates in told.items():
-        if estimates:
-            show(f"{pair}: more than chance", style="bold")
-            _rows(estimates, sign="+")
-
-
-def _rows(estimates: Mapping[str, Estimate], sign: str = "") -> None:
-    from rich.text import Text
-
-    from fieldstone.cli.output import show
-
-    for measure, e in estimates.items():
-        interval = f"{e.low:{sign}.3f} … {e.high:{sign}.3f}"
-        row = Text.assemble(f"{measure:<18} {e.value:>{sign}8.3f}   ", (f"{interval:<18} n = {e.n}", "dim"))
-        show(row, indent=2)

@@ -63,10 +63,12 @@ def evaluate_answers(
             names = [*ours.systems, *names]
             notes += own.notes[1:]
     found = summarise(rows, [Judged(question, ()) for question in matched.asked], names, measures)
+    notes = [note for note in notes if note not in found.notes]
     return Evaluation(
         date=datetime.now(UTC),
         systems=found.systems,
         differences=found.differences,
+        tests=found.tests,
         settings=ours.settings.model_dump(mode="json") if ours else {},
         notes=(*found.notes, *notes),
         rows=rows,

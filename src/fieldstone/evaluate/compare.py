@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -36,7 +37,10 @@ class Estimate:
 
     @property
     def beyond_noise(self) -> bool:
-        """Of a difference: the interval leaves out 0, and there are enough questions to say so."""
+        """Of a difference: the interval leaves out 0, and there are enough questions to say so.
+
+        The interval alone; where there is a test beside it, `significance.more_than_chance` heeds both.
+        """
         return self.n >= FEWEST and (self.low > 0 or self.high < 0)
 
 
@@ -56,8 +60,8 @@ def bootstrap_mean(
     With a single cluster the questions are drawn instead: the interval then says nothing about other
     documents.
     """
-    kept = [i for i, value in enumerate(_same_length(values, clusters)) if value is not None]
-    parts = _fractions([values[i] for i in kept])
+    kept = [i for i, value in enumerate(same_length(values, clusters)) if value is not None]
+    parts = fractions([values[i] for i in kept])
     return _estimate(parts, None, [clusters[i] for i in kept], samples, seed, level)
 
 
@@ -74,11 +78,23 @@ def paired_difference(
     Questions where either value is None are left out; None when that leaves nothing. The interval is
     made as in `bootstrap_mean`.
     """
-    _same_length(b, clusters)
-    pairs = zip(_same_length(a, clusters), b, strict=True)
+    same_length(b, clusters)
+    pairs = zip(same_length(a, clusters), b, strict=True)
     kept = [i for i, (x, y) in enumerate(pairs) if x is not None and y is not None]
-    first, second = _fractions([a[i] for i in kept]), _fractions([b[i] for i in kept])
+    first, second = fractions([a[i] for i in kept]), fractions([b[i] for i in kept])
     return _estimate(first, second, [clusters[i] for i in kept], samples, seed, level)
+
+
+def unpaired_difference(a: Estimate, b: Estimate) -> Estimate:
+    """`a` minus `b`, which share no question: the interval is made of the two.
+
+    MOVER (Zou and Donner, Statistics in Medicine 2008). Documents that both ask about make it wider than it
+    need be.
+    """
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(value, low, high, min(a.n, b.n))
 
 
 def questions_to_tell(difference: Estimate) -> int | None:
@@ -93,19 +109,20 @@ def questions_to_tell(difference: Estimate) -> int | None:
     return math.ceil(difference.n * (reach / difference.value) ** 2)
 
 
-def _same_length(values: Sequence[Value], clusters: Sequence[Hashable]) -> Sequence[Value]:
+def same_length(values: Sequence[Value], clusters: Sequence[Hashable]) -> Sequence[Value]:
+    """The values, if there is a cluster to each; else ValueError."""
     if len(values) != len(clusters):
         raise ValueError(f"{len(values)} values but {len(clusters)} clusters; give one cluster a value")
     return values
 
 
-def _fractions(values: Sequence[Value]) -> Array:
+def fractions(values: Sequence[Value]) -> Array:
     """Numerators and denominators, (n, 2); a plain number x is x / 1."""
     rows = [value if isinstance(value, tuple) else (value, 1.0) for value in values]
-    fractions = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
-    if not np.isfinite(fractions).all():
+    found = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
+    if not np.isfinite(found).all():
         raise ValueError("a value is not finite; give None where a measure does not apply")
-    return fractions
+    return found
 
 
 def _estimate(
@@ -122,7 +139,7 @@ def _estimate(
         np.add.at(sums, index, columns)
     else:
         sums = columns
-    drawn = _draw(sums, samples, seed)
+    drawn = draw(sums, samples, seed)
     drawn = drawn[np.all(drawn[:, 1::2] > 0, axis=1)]  # a draw without any case of a ratio has no value
     low, high = np.quantile(_statistic(drawn), _tails(level, len(sums)))
     counted = np.any(columns[:, 1::2] > 0, axis=1)
@@ -135,7 +152,7 @@ def _statistic(sums: Array) -> Array:
     return ratios[:, 0] - ratios[:, 1] if ratios.shape[1] == 2 else ratios[:, 0]
 
 
-def _draw(sums: Array, samples: int, seed: int) -> Array:
+def draw(sums: Array, samples: int, seed: int) -> Array:
     """Sums over as many clusters as there are, drawn with replacement: (samples, columns)."""
     random = np.random.default_rng(seed)
     size = len(sums)
@@ -151,14 +168,27 @@ def _tails(level: float, size: int) -> tuple[float, float]:
     """The two percentiles, expanded for `size` clusters."""
     if size < 2:
         return 0.0, 1.0
-    reach = _student_quantile((1 + level) / 2, size - 1) * math.sqrt(size / (size - 1))
+    reach = student_quantile((1 + level) / 2, size - 1) * math.sqrt(size / (size - 1))
     tail = NormalDist().cdf(-reach)
     return tail, 1 - tail
 
 
-def _student_quantile(p: float, degrees: int) -> float:
-    """Quantile of Student's t: with t = sqrt(degrees) tan(x) its density is cos(x) ** (degrees - 1)."""
-    x = np.linspace(-np.pi / 2, np.pi / 2, 100_001)
+def student_quantile(p: float, degrees: float) -> float:
+    """Quantile of Student's t."""
+    x, mass = _student(degrees)
+    return math.sqrt(degrees) * math.tan(float(np.interp(p, mass, x)))
+
+
+def student_tail(t: float, degrees: float) -> float:
+    """How often Student's t is as far from 0 as `t`, on either side."""
+    x, mass = _student(degrees)
+    return 2 * float(np.interp(-math.atan(abs(t) / math.sqrt(degrees)), x, mass))
+
+
+@lru_cache(maxsize=8)
+def _student(degrees: float) -> tuple[Array, Array]:
+    """Angles x, and the share of t below sqrt(degrees) tan(x): its density is cos(x) ** (degrees - 1)."""
+    x = np.linspace(-np.pi / 2, np.pi / 2, 20_001)
     density = np.cos(x) ** (degrees - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return math.sqrt(degrees) * math.tan(float(np.interp(p, mass / mass[-1], x)))
+    return x, mass / mass[-1]

@@ -5,16 +5,18 @@ All of it reads the plain JSON that `report.as_json` makes, so that an old repor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fieldstone.evaluate.compare import Estimate, questions_to_tell
+from fieldstone.evaluate.compare import FEWEST, Estimate, questions_to_tell, unpaired_difference
+from fieldstone.evaluate.significance import Test, more_than_chance
 
 BEFORE, AFTER = "before", "after"
 """The names of the two systems of a build that tunes itself."""
 
 LESS_IS_BETTER = frozenset({"over-refusal", "seconds", "latency-p50", "latency-p95"})
+
+CHANCE = ", which may be chance"
 
 Content = Mapping[str, Any]
 
@@ -26,11 +28,12 @@ class Change(NamedTuple):
     before: Estimate
     after: Estimate
     change: Estimate | None
+    test: Test | None = None
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, or nothing where the change may be chance."""
-        if self.change is None or not self.change.beyond_noise:
+        if self.change is None or not more_than_chance(self.change, self.test):
             return ""
         return "better" if (self.change.value > 0) != (self.measure in LESS_IS_BETTER) else "worse"
 
@@ -43,24 +46,37 @@ def sets_of(content: Content) -> dict[str, Content]:
 def changes(questions: Content) -> list[Change]:
     """What was measured before and after on a set of questions; nothing if it holds other systems."""
     systems = questions["systems"]
-    paired = questions["differences"].get(f"{AFTER} - {BEFORE}", {})
+    pair = f"{AFTER} - {BEFORE}"
+    paired, tested = questions["differences"].get(pair, {}), tests_of(questions, pair)
     before, after = systems.get(BEFORE, {}), systems.get(AFTER, {})
     return [
-        Change(name, Estimate(**before[name]), Estimate(**after[name]), _estimate(paired.get(name)))
+        Change(
+            name,
+            Estimate(**before[name]),
+            Estimate(**after[name]),
+            _estimate(paired.get(name)),
+            tested.get(name),
+        )
         for name in before
         if name in after
     ]
 
 
+def tests_of(questions: Content, pair: str) -> dict[str, Test]:
+    """Measure -> test of a pair of systems; nothing in a report of before there were tests."""
+    return {name: Test(**its) for name, its in questions.get("tests", {}).get(pair, {}).items()}
+
+
 def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
     """Each set of questions after the first: how much higher the tuned system measures on it, per measure.
 
-    The sets share no question, so the interval is made of the two intervals (MOVER: Zou and Donner,
-    Statistics in Medicine 2008). Documents that both sets ask about make it wider than it need be.
+    The sets share no question: the difference is unpaired.
     """
     sets = {name: {c.measure: c.after for c in changes(its)} for name, its in sets_of(content).items()}
     (_, first), *others = sets.items()
-    found = {name: {m: _apart(its[m], first[m]) for m in first if m in its} for name, its in others}
+    found = {
+        name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others
+    }
     return {name: measures for name, measures in found.items() if measures}
 
 
@@ -94,14 +110,22 @@ def seen(verdict: Content) -> dict[str, Estimate]:
     return {name: Estimate(**values) for name, values in (*deciding.items(), *verdict.get("guards", ()))}
 
 
-def verdict_in_words(pair: str, estimate: Estimate) -> str:
+def verdict_in_words(pair: str, estimate: Estimate, test: Test | None = None) -> str:
     """Which of a pair such as `fused - dense` is higher, or how many questions would tell."""
-    if estimate.beyond_noise:
+    if more_than_chance(estimate, test):
         return f"{pair.partition(' - ')[0]} is {'higher' if estimate.value > 0 else 'lower'}"
-    needed = questions_to_tell(estimate)
-    if needed is None or needed > 1000 * estimate.n:
+    if estimate.value == 0:
         return "no difference"
-    return f"within the noise; about {round_up(max(needed, estimate.n + 1)):,} questions would tell"
+    needed = questions_needed(estimate, test)
+    return f"within the noise; about {needed:,} questions would tell" if needed else "within the noise"
+
+
+def questions_needed(estimate: Estimate, test: Test | None = None) -> int | None:
+    """About how many questions would tell a difference within the noise; None where no number helps."""
+    needed = questions_to_tell(estimate) if test is None else test.questions
+    if needed is None or needed > 1000 * estimate.n:
+        return None
+    return round_up(max(needed, estimate.n + 1, FEWEST))
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -133,7 +157,8 @@ def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
         if change is not None and change.change is not None:
             values = f"{short(change.before.value)} to {short(change.after.value)}"
             by = short(change.change.value, signed=True)
-            yield f"{clause}: {change.measure} went from {values}{where} ({by}, {_interval(change.change)}"
+            said = f"{by}, {_interval(change.change)}){'' if change.verdict else CHANCE}"
+            yield f"{clause}: {change.measure} went from {values}{where} ({said}"
         elif difference is not None:
             yield f"{clause}: {verdict['measure']} changed by {_by(difference)} where the gate looked"
         else:
@@ -143,30 +168,22 @@ def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
 def _declined(verdict: Content) -> str:
     """The reason in brief where the numbers are all of it, else as the gate wrote it."""
     difference = _estimate(verdict.get("difference"))
-    if difference is None or (difference.value > 0 and difference.beyond_noise):
+    if difference is None or (difference.value > 0 and more_than_chance(difference)):
         return why(verdict).rstrip(".")
     return f"{verdict['measure']} changed by {_by(difference)}"
 
 
 def _by(difference: Estimate) -> str:
-    return f"{short(difference.value, signed=True)} ({_interval(difference)}"
+    chance = "" if more_than_chance(difference) else CHANCE
+    return f"{short(difference.value, signed=True)} ({_interval(difference)}){chance}"
 
 
 def _interval(difference: Estimate) -> str:
-    """The interval and the bracket that ends it, then what it means."""
-    low, high = short(difference.low, signed=True), short(difference.high, signed=True)
-    return f"95 % interval {low} to {high}){'' if difference.beyond_noise else ', which may be chance'}"
+    return f"95 % interval {short(difference.low, signed=True)} to {short(difference.high, signed=True)}"
 
 
 def _estimate(values: Content | None) -> Estimate | None:
     return Estimate(**values) if values else None
-
-
-def _apart(a: Estimate, b: Estimate) -> Estimate:
-    value = a.value - b.value
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(value, low, high, min(a.n, b.n))
 
 
 def _signed(text: str, value: float, signed: bool) -> str:

@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fieldstone.evaluate.agreement import Agreement
 from fieldstone.evaluate.compare import Estimate
 from fieldstone.evaluate.findings import AFTER, BEFORE
 from fieldstone.evaluate.lost import answering, changed, lost, moved
 from fieldstone.evaluate.page import render_page
+from fieldstone.evaluate.significance import Test
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
+Tests = Mapping[str, Mapping[str, Test]]
 
 
 EXAMPLES = 10
@@ -31,23 +34,25 @@ class QuestionSet:
     `systems` is name -> measure -> estimate, `differences` the same under names such as "fused - dense".
     `rows` are JSON objects, one a question and system; `notes` are sentences that the reader must know,
     such as how many questions could not be located. A build that tunes itself names its systems "before"
-    and "after".
+    and "after". `tests` hold what else is known of a difference, under the same names.
     """
 
     systems: Estimates = field(default_factory=dict)
     differences: Estimates = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    tests: Tests = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What an evaluation found: on one set of questions, or on several `sets` under their names.
 
-    With one set, `systems`, `differences`, `notes` and `rows` are as in `QuestionSet`. With several, the
-    first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
+    With one set, `systems`, `differences`, `notes`, `rows` and `tests` are as in `QuestionSet`. With several,
+    the first counts in the headline: put "human questions" before "synthetic questions". `notes` then are
     about them all. `verdicts` are those of the gate as JSON objects: part, candidate, incumbent, measure,
-    difference (an estimate or None), accepted, forced, questions_needed, reason, guards.
+    difference (an estimate or None), accepted, forced, questions_needed, reason, guards. `agreement` says how
+    far synthetic questions tell what human ones tell, where there are both.
     """
 
     date: datetime
@@ -59,6 +64,8 @@ class Evaluation:
     sets: Mapping[str, QuestionSet] = field(default_factory=dict)
     verdicts: tuple[Mapping[str, Any], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tests: Tests = field(default_factory=dict)
+    agreement: Agreement | None = None
 
 
 class ReportPaths(NamedTuple):
@@ -91,11 +98,14 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     before -> stage after -> questions) and some `examples` that were `won` and `lost`.
     """
     read = evaluation.settings.get("answer", {}).get("passages", PASSAGES_READ)
-    whole = QuestionSet(evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows)
+    whole = QuestionSet(
+        evaluation.systems, evaluation.differences, evaluation.notes, evaluation.rows, evaluation.tests
+    )
     return {
         "date": evaluation.date.astimezone(UTC).isoformat(timespec="seconds"),
         **_set_as_json(whole, read),
         "sets": {name: _set_as_json(its, read) for name, its in evaluation.sets.items()},
+        "agreement": asdict(evaluation.agreement) if evaluation.agreement else None,
         "verdicts": [dict(verdict) for verdict in evaluation.verdicts],
         "settings": dict(evaluation.settings),
         "versions": dict(evaluation.versions),
@@ -109,6 +119,7 @@ def _set_as_json(questions: QuestionSet, read: int) -> dict[str, Any]:
     return {
         "systems": _plain(questions.systems),
         "differences": _plain(questions.differences),
+        "tests": _plain(questions.tests),
         "notes": list(questions.notes),
         "lost": {system: lost(its, read) for system, its in rows.items()},
         "moved": moved(before, after, read),
@@ -123,10 +134,9 @@ def _all_rows(evaluation: Evaluation) -> Iterator[Mapping[str, Any]]:
         yield from ({"set": name, **row} for row in questions.rows)
 
 
-def _plain(estimates: Estimates) -> dict[str, dict[str, dict[str, float]]]:
+def _plain(found: Estimates | Tests) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
-        name: {measure: asdict(estimate) for measure, estimate in measures.items()}
-        for name, measures in estimates.items()
+        name: {measure: asdict(its) for measure, its in measures.items()} for name, measures in found.items()
     }
 
 

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
 from fieldstone.errors import QuestionsError, SettingsError
-from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean, paired_difference
+from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.progress import Progress, silent
@@ -61,13 +60,15 @@ def evaluate(
     systems: Sequence[str] = (),
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    written: Sequence[Example] = (),
     judging: Judging | None = None,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
     Each of the `measures` (see `named`) comes with a 95 % interval clustered by document, each pair of
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
-    measure but refusal. Where a latency is asked for, questions are asked one at a time.
+    measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
+    examples, these are asked as well, as a set of their own, and compared with the questions.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -79,21 +80,28 @@ def evaluate(
     library = opened.index.library
     judged, missing = (judging or judge)(library, questions)
     answering = [name for name in names if "/" in name]
-    result = measure(
-        {name: replace(opened, settings=variant) for name, variant in variants.items()},
-        judged,
-        answering,
-        progress,
-        measures,
-    )
-    return Evaluation(
+    asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
+    result = measure(asked, judged, answering, progress, measures)
+    whole = Evaluation(
         date=datetime.now(UTC),
-        systems=result.systems,
-        differences=result.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*result.notes, *missing, *_not_measured(result, measures)),
-        rows=result.rows,
+        notes=(*missing, *_not_measured(result, measures)),
     )
+    if not written:
+        return replace(
+            whole,
+            systems=result.systems,
+            differences=result.differences,
+            tests=result.tests,
+            notes=(*result.notes, *whole.notes),
+            rows=result.rows,
+        )
+    others = judge_examples(library, written)
+    other = measure(asked, others, answering, progress, measures)
+    compared = agreement(
+        measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
+    )
+    return replace(whole, sets={YOURS: result, WRITTEN: other}, agreement=compared)
 
 
 def measure(
@@ -131,14 +139,19 @@ def summarise(
     systems: Sequence[str],
     measures: Sequence[str] = DEFAULTS,
 ) -> QuestionSet:
-    """What these rows, one a question and system, say of the systems and of each pair of them."""
+    """What these rows say of the systems and of each pair of them.
+
+    There is a row a question and system; of a system that ran several times, a row a question and `seed`.
+    """
     # where a passage is relevant, a question without answers has one that is not known
     unanswerable = sum(not item.question.answerable and not item.relevant for item in judged)
+    found = measured(rows, judged, systems, measures)
     return QuestionSet(
-        {name: _estimates(rows, judged, name, measures) for name in systems},
-        {f"{b} - {a}": _differences(rows, judged, a, b, measures) for a, b in combinations(systems, 2)},
-        (f"{len(judged)} questions, {unanswerable} of them unanswerable",),
+        estimates(found),
+        differences(found),
+        (f"{len(judged)} questions, {unanswerable} of them unanswerable", *notes(judged, len(systems))),
         rows,
+        tests=tests(found),
     )
 
 
@@ -267,44 +280,3 @@ def _ask(
                 ],
             }
         yield {**row, "seconds": seconds, "measures": values(case, asked)}
-
-
-def _clusters(judged: Sequence[Judged]) -> list[str]:
-    """The document a question is about; a question about none stands for itself."""
-    return [item.question.source or item.question.id for item in judged]
-
-
-def _values(
-    rows: Sequence[Mapping[str, Any]], system: str, measures: Sequence[str]
-) -> dict[str, list[Value]]:
-    its = [row["measures"] for row in rows if row["system"] == system]
-    names = [name for name in measures if any(name in row for row in its)]
-    return {name: [row.get(name) for row in its] for name in names}
-
-
-def _estimates(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], system: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    found = {
-        name: bootstrap_quantile(its, clusters, QUANTILES[name])
-        if name in QUANTILES
-        else bootstrap_mean(its, clusters)
-        for name, its in _values(rows, system, measures).items()
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def _differences(
-    rows: Sequence[Mapping[str, Any]], judged: Sequence[Judged], a: str, b: str, measures: Sequence[str]
-) -> dict[str, Estimate]:
-    clusters = _clusters(judged)
-    first, second = _values(rows, a, measures), _values(rows, b, measures)
-    found = {
-        name: quantile_difference(second[name], first[name], clusters, QUANTILES[name])
-        if name in QUANTILES
-        else paired_difference(second[name], first[name], clusters)
-        for name in second
-        if name in first
-    }
-    return {name: estimate for name, estimate in found.items() if estimate is not None}

@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone.atomic import write_json
 from fieldstone.errors import QuestionsError, WorkspaceError
-from fieldstone.evaluate.compare import Value
+from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
+from fieldstone.evaluate.named import DEFAULTS
+from fieldstone.evaluate.seeds import total
 from fieldstone.examples import read_examples
 from fieldstone.progress import Progress, silent
 from fieldstone.recipes import choose_settings, load_recipe, run_steps
 from fieldstone.recipes.dev import sample, told
-from fieldstone.records import fingerprint
+from fieldstone.records import Example, fingerprint
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace, create_workspace
 
 if TYPE_CHECKING:
+    from fieldstone.evaluate.agreement import Agreement
     from fieldstone.evaluate.questions import Question
     from fieldstone.evaluate.report import Evaluation, QuestionSet
     from fieldstone.evaluate.run import Judged
@@ -38,8 +41,6 @@ SYNTHETIC = 160
 
 KEPT = ("examples/yours.jsonl", "examples/asked.jsonl")
 """Of the workspace's own: questions that it was taught, and what it wrote, for recipes that write alike."""
-
-YOURS, WRITTEN = "your questions", "synthetic questions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ class Run:
 class Comparison:
     """The runs, and what they come to: an evaluation whose systems are the recipes, each over all its runs.
 
-    Its intervals are over questions; how far the seeds lie apart is told by `spread`.
+    The intervals of a recipe that ran several times are over documents and seeds (`evaluate.seeds`), so they
+    tell of the recipe, not of these models; those of a recipe that tuned once tell of that one model.
+    `spread` has what each seed came to.
     """
 
     runs: tuple[Run, ...]
@@ -73,8 +76,8 @@ class Comparison:
         found = []
         for run in self.runs:
             values = [row["measures"].get(measure) for row in run.rows[questions]]
-            if run.recipe == recipe and (total := _sum(values)) is not None:
-                found.append(total[0] / total[1])
+            if run.recipe == recipe and (over := total(values)) is not None:
+                found.append(over[0] / over[1])
         return tuple(found)
 
 
@@ -129,9 +132,19 @@ def compare(
             shutil.rmtree(folder / name / "models", ignore_errors=True)
     found = {title: _joined(title, names, runs, judged) for title, judged in sets.items()}
     evaluation = Evaluation(
-        date=datetime.now(UTC), sets=found, notes=(*notes, *map(_in_words, runs)), settings={}
+        date=datetime.now(UTC),
+        sets=found,
+        notes=(*notes, *map(_in_words, runs)),
+        settings={},
+        agreement=_agreement(names, runs, sets) if len(sets) > 1 else None,
     )
     return Comparison(tuple(runs), evaluation)
+
+
+def written_questions(workspace: Workspace, limit: int = 0) -> list[Example]:
+    """What the workspace wrote for its report: so many drawn by their fingerprint, 160 where `limit` is 0."""
+    test = told(read_examples(workspace.path / "examples" / "test.jsonl"))
+    return sample([example for example in test if example.origin == "synthetic"], limit or SYNTHETIC, 0)
 
 
 def _questions(
@@ -145,8 +158,7 @@ def _questions(
         yours, missing = judge(library, questions) if questions else ([], ())
         drawn = sorted(yours, key=lambda item: fingerprint("compare", item.question.id))[: limit or None]
         chosen = {item.question.id for item in drawn}
-        test = told(read_examples(workspace.path / "examples" / "test.jsonl"))
-        written = judge_examples(library, sample(test, limit or SYNTHETIC, 0))
+        written = judge_examples(library, written_questions(workspace, limit))
     finally:
         library.close()
     sets = {YOURS: [item for item in yours if item.question.id in chosen], WRITTEN: written}
@@ -244,25 +256,23 @@ def _run(
 
 
 def _joined(title: str, names: Sequence[str], runs: Sequence[Run], judged: Sequence[Judged]) -> QuestionSet:
-    """The set of questions with each recipe as a system: what its seeds came to, question by question."""
+    """The set of questions with each recipe as a system that ran once a seed; its rows name both."""
     from fieldstone.evaluate.run import summarise
 
-    averaged = []
-    for name in names:
-        its = [run.rows[title] for run in runs if run.recipe == name]
-        for same in zip(*its, strict=True):
-            measures = {m: _sum([row["measures"].get(m) for row in same]) for m in same[0]["measures"]}
-            averaged.append({"system": name, "id": same[0]["id"], "measures": measures})
     rows = [{**row, "system": f"{run.recipe}, seed {run.seed}"} for run in runs for row in run.rows[title]]
-    return replace(summarise(averaged, judged, names), rows=rows)
+    return replace(summarise(_by_seed(title, runs), judged, names), rows=rows)
 
 
-def _sum(values: Sequence[Value]) -> tuple[float, float] | None:
-    """Values as one fraction, which a mean over questions and seeds is made of."""
-    pairs = [value if isinstance(value, tuple) else (value, 1.0) for value in values if value is not None]
-    if not sum(bottom for _, bottom in pairs):
-        return None
-    return sum(top for top, _ in pairs), sum(bottom for _, bottom in pairs)
+def _agreement(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]) -> Agreement:
+    """Whether the written questions tell of the recipes what yours tell."""
+    from fieldstone.evaluate.summary import measured
+
+    both = (measured(_by_seed(title, runs), sets[title], names, DEFAULTS) for title in (YOURS, WRITTEN))
+    return agreement(*both)
+
+
+def _by_seed(title: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    return [{**row, "system": run.recipe, "seed": run.seed} for run in runs for row in run.rows[title]]
 
 
 def _in_words(run: Run) -> str:

@@ -29,6 +29,9 @@ from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
+    from fieldstone.evaluate.agreement import Agreement
+    from fieldstone.evaluate.report import QuestionSet
+    from fieldstone.evaluate.run import Judged
     from fieldstone.models import Vectors
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
@@ -289,15 +292,14 @@ def fit_on_dev(build: Build, system: System) -> Weights:
 def report(build: Build) -> dict[str, Any]:
     """Before and after on the test questions and on the user's own, read once for this report."""
     from fieldstone.answer import System
-    from fieldstone.evaluate.report import Evaluation, QuestionSet, write_report
+    from fieldstone.evaluate.agreement import WRITTEN
+    from fieldstone.evaluate.report import Evaluation, write_report
     from fieldstone.evaluate.run import judge, judge_examples, measure
 
     settings, test = build.settings, told(build.examples("test"))
     kept_back = {
         "your questions, kept back": [e for e in test if e.origin == "human"],
-        "synthetic questions": sample(
-            [e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed
-        ),
+        WRITTEN: sample([e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed),
     }
     asked = [e.id for its in kept_back.values() for e in its]
     verdicts = tuple(verdicts_of(build))
@@ -315,17 +317,15 @@ def report(build: Build) -> dict[str, Any]:
     tuned = models != [settings.models.encoder, settings.models.generator] or build.searching() != settings
     after = build.system(build.load_generator(models[1]), trusted=True) if tuned else before
     systems = {"before": before, "after": after}
-    sets: dict[str, QuestionSet] = {}
+    asking: dict[str, list[Judged]] = {}
     notes: list[str] = []
     if build.questions:
-        judged, missing = judge(build.library, build.questions)
+        asking["human questions"], missing = judge(build.library, build.questions)
         notes += missing
-        sets["human questions"] = measure(systems, judged, None, _named(build, "your questions"))
-    for name, its in kept_back.items():
-        if its:
-            sets[name] = measure(systems, judge_examples(build.library, its), None, _named(build, name))
-    if not sets:
+    asking |= {name: judge_examples(build.library, its) for name, its in kept_back.items() if its}
+    if not asking:
         return {"skipped": "there are no test questions"}
+    sets = {name: measure(systems, its, None, _named(build, name)) for name, its in asking.items()}
     build.library.use_encoder(build.encoder.fingerprint)  # the base's vectors have served
     paths = write_report(
         build.workspace.reports,
@@ -335,10 +335,27 @@ def report(build: Build) -> dict[str, Any]:
             notes=tuple(notes),
             sets=sets,
             verdicts=verdicts,
+            agreement=_agreement(sets, asking),
             versions={name: version(name) for name in VERSIONS},
         ),
     )
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
+
+
+def _agreement(sets: Mapping[str, QuestionSet], asking: Mapping[str, Sequence[Judged]]) -> Agreement | None:
+    """Whether the synthetic questions tell what the first set, of human ones, tells."""
+    from fieldstone.evaluate.agreement import WRITTEN, agreement
+    from fieldstone.evaluate.named import DEFAULTS
+    from fieldstone.evaluate.summary import measured
+
+    human = next(iter(sets))
+    if human == WRITTEN or WRITTEN not in sets:
+        return None
+    both = (
+        measured(sets[name].rows, asking[name], list(sets[name].systems), DEFAULTS)
+        for name in (human, WRITTEN)
+    )
+    return agreement(*both, names=(human, WRITTEN))
 
 
 def search_mark(build: Build) -> str:
