@@ -179,7 +179,7 @@ def test_mmlu_closed_book_and_over_a_workspace(here: Path) -> None:
     found = shown("mmlu", "--data", lines(here / "m.jsonl", *MMLU))
     ((name, estimates),) = found["systems"].items()
     assert (name, estimates["accuracy"]["n"]) == ("fake:words", 2)
-    assert found["notes"][1] == "0 examples before each question"
+    assert found["notes"][0] == "0 examples before each question"
     docs = write_folder(here / "docs")
     models = ("--set", "models.encoder=fake:words", "--set", "models.generator=fake:words", "-q")
     assert fieldstone("build", docs, "--into", here / "ws", "--recipe", "guide", *models).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fieldstone.evaluate.benchmarks.benchmark import LETTERS, Benchmark
@@ -55,7 +56,8 @@ def ask_closed_book(
             rows.append({"system": name, **row, "seconds": seconds})
             rows[-1]["measures"]["seconds"] = seconds
     progress(name, len(questions), len(questions), "questions")
-    judged = [Judged(question, ()) for question in questions]
+    # a question stands for itself: subjects are fixed, not drawn, and no document is behind them
+    judged = [Judged(replace(question, source=""), ()) for question in questions]
     return summarise(rows, judged, [name], CHOSEN if benchmark.choices else SAID)
 
 

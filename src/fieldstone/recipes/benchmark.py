@@ -130,7 +130,7 @@ def ask_generator(
         systems=found.systems,
         differences=found.differences,
         settings=settings.model_dump(mode="json"),
-        notes=(*found.notes, how, *benchmark.notes),
+        notes=(how, *found.notes, *benchmark.notes),
         rows=found.rows,
     )
 
