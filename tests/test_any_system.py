@@ -45,6 +45,7 @@ def fieldstone(*args: object) -> Result:
         ("its CRANE lifts\n forty  ton-\nnes", True),  # a piece of it, whatever case, white space, line ends
         ("Berth 7 takes ships of 9.5 m draught.", False),  # a piece of it, but not the one that tells
         ("The quay.", False),
+        ("for", False),  # a piece of the answer, but no more than three letters
         ("", False),
         (f"Before it stands another text. {EVIDENCE} And one behind.", True),
         ("At the end of a chunk: 9.5 m draught. Its crane lifts forty tonnes", True),

@@ -100,8 +100,9 @@ def telling(question: Question) -> list[str]:
 def holds_evidence(text: str, question: Question, told: Collection[str]) -> bool:
     """Whether a text of whatever system holds what answers the question, or is a piece of it.
 
-    `told`: the `telling` sentences of the question. Without evidence: whether an answer stands in it. Letters
-    and digits alone are compared; a sentence of which the text has most words counts as held.
+    `told`: the `telling` sentences of the question; one of which the text has most words counts as held. A
+    piece must have the answer, or half of it at least. Without evidence: whether an answer stands in the text.
+    Letters and digits alone are compared.
     """
     if not question.evidence.strip():
         return bool(relevant_spans(question, text))
@@ -110,7 +111,8 @@ def holds_evidence(text: str, question: Question, told: Collection[str]) -> bool
         return False
     if piece in whole:
         answers = [its for answer in question.answers if (its := _letters(answer)) and its in whole]
-        return not answers or any(its in piece or piece in its for its in answers)
+        halves = (its for its in answers if piece in its and 2 * len(piece) >= len(its))
+        return not answers or any(its in piece for its in answers) or any(halves)
     return any(relevant_spans(replace(question, evidence=sentence), text) for sentence in told)
 
 
