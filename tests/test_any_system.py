@@ -11,10 +11,11 @@ from typer.testing import CliRunner, Result
 
 from fieldstone.cli.app import app
 from fieldstone.errors import EndpointError, QuestionsError
-from fieldstone.evaluate.answers import Given, Piece, match_answers, read_answers, rows_of
+from fieldstone.evaluate.answers import Given, Piece, read_answers
 from fieldstone.evaluate.any_system import evaluate_answers
 from fieldstone.evaluate.endpoint import Shown, ask_endpoint
 from fieldstone.evaluate.evidence import holds_evidence, telling
+from fieldstone.evaluate.matched import match_answers, rows_of
 from fieldstone.evaluate.questions import Question
 from fieldstone.models import Completion
 from model_server import serving
@@ -106,7 +107,7 @@ def test_bad_lines_are_counted_and_named(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", {"id": "q1", "answer": "x"}, *bad)
     given, notes = read_answers([path])
     assert len(given) == 1
-    assert notes[0].startswith("a.jsonl: 8 lines cannot be read: line 2: ")
+    assert notes[0].startswith("a.jsonl: lines that cannot be read: 8 (line 2: ")
     with pytest.raises(QuestionsError, match=r"b\.jsonl holds no answer: line 1: "):
         read_answers([lines(tmp_path / "b.jsonl", *bad)])
     with pytest.raises(QuestionsError, match="No such file"):
@@ -130,10 +131,10 @@ def test_answers_find_their_questions() -> None:
     assert matched.answers["one"]["q2"].answer == "the agent"
     assert matched.answers["two"]["q1"].answer == "two"
     assert matched.notes == (
-        "1 questions have no answer at all and are left out",
-        "two: 1 questions have no answer and count as unanswered",
-        "two: 1 answers belong to no question: What else?",
-        "two: 1 questions are answered again; the first answer counts",
+        "left out, for nobody answered them: 1 questions",
+        "two: no answer is given to 1 of 2; they count as unanswered",
+        "two: answers that belong to no question: 1 (What else?)",
+        "two: given again, of which the first counts: 1 answers",
     )
     with pytest.raises(QuestionsError, match="no answer belongs to any"):
         match_answers(QUESTIONS, [said("one", "zz", "x")])
@@ -210,7 +211,7 @@ def test_two_systems_are_compared_on_the_same_questions() -> None:
     found = evaluate_answers(asked, given=given)
     difference = found.differences["bad - good"]["EM"]
     assert (difference.value, difference.n, difference.beyond_noise) == (-1, 12, True)
-    assert "bad: 3 questions have no answer and count as unanswered" in found.notes
+    assert "bad: no answer is given to 3 of 12; they count as unanswered" in found.notes
 
 
 # -- the command
@@ -259,9 +260,9 @@ def test_answers_end_to_end(here: Path) -> None:
     assert "citation-accuracy" not in found["systems"]["other"]
     assert "other - theirs" in found["differences"]
     notes = "\n".join(found["notes"])
-    assert "theirs.jsonl: 1 lines cannot be read: line 4: " in notes
-    assert "theirs: 1 answers belong to no question: Where is it?" in notes
-    assert "other: 2 questions have no answer and count as unanswered" in notes
+    assert "theirs.jsonl: lines that cannot be read: 1 (line 4: " in notes
+    assert "theirs: answers that belong to no question: 1 (Where is it?)" in notes
+    assert "other: no answer is given to 2 of 3; they count as unanswered" in notes
     page = Path(found["report"]["html"])
     assert page.resolve().is_relative_to((here / "reports").resolve())
     assert page.read_text().startswith("<!")

@@ -130,7 +130,7 @@ def test_beir(tmp_path):
     assert read.notes[0].startswith(
         "7 entries are left out: corpus.jsonl, line 4: the document d4 is empty; "
     )
-    assert read.notes[1] == "1 judged queries are not in queries.jsonl: q9"
+    assert read.notes[1] == "judged, but not in queries.jsonl: 1 queries (q9)"
 
 
 def test_other_judgements_of_a_beir_folder(tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldstone.errors import ModelError, SettingsError
-from fieldstone.evaluate.answers import Given, match_answers, read_answers, rows_of
+from fieldstone.evaluate.answers import Given, read_answers
+from fieldstone.evaluate.matched import match_answers, rows_of
 from fieldstone.evaluate.named import DEFAULTS, check_names
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation

@@ -101,7 +101,7 @@ def holds_evidence(text: str, question: Question, told: Collection[str]) -> bool
     """Whether a text of whatever system holds what answers the question, or is a piece of it.
 
     `told`: the `telling` sentences of the question; one of which the text has most words counts as held. A
-    piece must have the answer, or half of it at least. Without evidence: whether an answer stands in the text.
+    piece must have the answer, or half of it at least. Without evidence an answer must stand in the text.
     Letters and digits alone are compared.
     """
     if not question.evidence.strip():

@@ -32,7 +32,7 @@ def read_beir(path: Path) -> Benchmark:
     unknown = sorted(grades.keys() - {question.id for question in questions})
     notes = noted(problems)
     if unknown:
-        notes += (f"{len(unknown)} judged queries are not in queries.jsonl: {', '.join(unknown[:5])}",)
+        notes += (f"judged, but not in queries.jsonl: {len(unknown)} queries ({', '.join(unknown[:5])})",)
     return Benchmark(questions, tuple(documents.values()), grades, answered=False, notes=notes)
 
 
