@@ -195,6 +195,13 @@ def test_a_citation_may_be_a_source_or_a_passage_id(cited: Piece, right: bool) -
     assert found[0]["citation-accuracy"] == float(right)
 
 
+def test_a_citation_of_a_passage_that_was_found_is_judged_by_it() -> None:
+    found = piece("Before. Its crane lifts forty tonnes.", "x", "p7")
+    given = said("one", "q1", "x", contexts=(found,), citations=(piece("Before.", "x", "p7"),))
+    assert measures([given])[0]["citation-accuracy"] == 1
+    assert measures([given])[0]["recall@1"] == 1
+
+
 def test_an_answer_in_another_document_is_no_evidence() -> None:
     its = (
         piece("It is the agent.", "pilotage.html"),
@@ -386,6 +393,12 @@ def test_a_stopped_run_goes_on_and_errors_are_asked_again(tmp_path: Path) -> Non
     kept = [json.loads(line) for line in into.read_text().splitlines()]
     assert {line["id"] for line in kept} == {question.id for question in asked}
     assert {line["answer"] for line in kept} == {"an answer"}
+
+
+def test_a_damaged_file_of_kept_answers_is_refused(tmp_path: Path) -> None:
+    into = lines(tmp_path / "a.jsonl", "{broken", {"id": "q1", "answer": "x"})
+    with pytest.raises(QuestionsError, match="is damaged; delete it"):
+        ask_endpoint(Flaky(set()), QUESTIONS, into)  # type: ignore[arg-type]
 
 
 def test_a_server_that_is_gone_is_not_asked_for_ever(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldstone.errors import EndpointError
+from fieldstone.errors import EndpointError, QuestionsError
 from fieldstone.evaluate.questions import Question
 from fieldstone.examples import whole_lines
 from fieldstone.in_use import with_tuned
@@ -65,10 +65,14 @@ def ask_endpoint(
     """Ask every question that `into` has no answer to yet; answers are appended as they come.
 
     A question goes out as it is, or with the passages `shown` (question id -> passages). What fails is not
-    written, so the next run asks it again. Returns notes on that, nothing where all is answered.
+    written, so the next run asks it again. Returns notes on that, nothing where all is answered. Raises
+    QuestionsError when `into` is damaged.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
-    known = {line["id"] for line in whole_lines(into)}
+    try:
+        known = {line["id"] for line in whole_lines(into)}
+    except (ValueError, KeyError, TypeError):
+        raise QuestionsError(f"{into} is damaged; delete it, and all questions are asked anew") from None
     left = [question for question in questions if question.id not in known]
     failed: list[str] = []
     silent_rounds = 0

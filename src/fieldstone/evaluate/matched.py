@@ -100,7 +100,7 @@ def _row(
     searched: bool,
 ) -> dict[str, Any]:
     contexts, citations = _numbered(its.contexts or (), "passage"), _numbered(its.citations or (), "citation")
-    pieces = {**contexts, **citations}
+    pieces = {**citations, **contexts}  # a citation of a passage that was found is judged by that passage
     relevant = {name for name, piece in pieces.items() if _relevant(piece, question, told, text_of)}
     located = question.answerable and bool(question.evidence.strip() or question.source)
     groups = (frozenset({*relevant, ELSEWHERE}),) if located else ()

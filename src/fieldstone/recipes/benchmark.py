@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fieldstone.errors import SettingsError
-from fieldstone.models import load_generator
+from fieldstone.models import Generator, load_generator
 from fieldstone.progress import Progress, silent
 from fieldstone.recipes import load_recipe, run_steps
 from fieldstone.settings import Settings
@@ -108,20 +108,19 @@ def ask_generator(
     settings: Settings,
     questions: Sequence[Question],
     progress: Progress = silent,
+    generator: Generator | None = None,
     background: Mapping[str, Sequence[str]] | None = None,
 ) -> Evaluation:
-    """Ask these questions of the generator alone, closed book.
+    """Ask these questions of the generator alone, closed book; it is loaded unless one is given.
 
     `background`: question id -> passages to show with a multiple-choice question.
     """
     from fieldstone.evaluate.closed_book import ask_closed_book
     from fieldstone.evaluate.report import Evaluation
 
-    models = settings.models
-    generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
     found = ask_closed_book(
-        generator, models.generator, benchmark, questions, progress, background=background,
-        max_tokens=settings.answer.max_tokens,
+        generator or _load(settings), settings.models.generator, benchmark, questions, progress,
+        background=background, max_tokens=settings.answer.max_tokens,
     )  # fmt: skip
     shots = {len(its) for its in benchmark.shots.values()} or {0}
     how = f"{max(shots)} examples before each question" if benchmark.choices else "without documents"
@@ -148,7 +147,8 @@ def _ask_with_background(
     from fieldstone.search.open import open_index
 
     used = with_tuned(workspace, settings)
-    index = open_index(workspace, used)
+    generator = _load(used)
+    index = open_index(workspace, used, generator)
     asked = [question.question for question in questions]
     hits = search(index, asked, used.search, used.answer.passages)
     texts = index.library.passage_texts(hit.passage for its in hits for hit in its)
@@ -157,4 +157,9 @@ def _ask_with_background(
         for question, its in zip(questions, hits, strict=True)
     }
     index.library.close()
-    return ask_generator(benchmark, used, questions, progress, background)
+    return ask_generator(benchmark, used, questions, progress, generator, background)
+
+
+def _load(settings: Settings) -> Generator:
+    models = settings.models
+    return load_generator(models.generator, device=models.device, threads=models.threads or None)
