@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fieldstone.evaluate.benchmarks import read_benchmark
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark
-from fieldstone.evaluate.closed_book import ask_closed_book
+from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.compare import bootstrap_mean, paired_difference
 from fieldstone.models import Generator, load_generator
 from fieldstone.recipes import choose_settings
@@ -96,7 +96,7 @@ def _background(index: Index, asked: Benchmark, settings: Settings, most: int) -
 
 
 def _accuracy(generator: Generator, asked: Benchmark, background: dict[str, list[str]]) -> list[float]:
-    found = ask_closed_book(generator, "mmlu", asked, asked.questions, background=background)
+    found = ask_alone(generator, "mmlu", asked, asked.questions, background=background)
     return [row["measures"]["accuracy"] for row in found.rows]
 
 

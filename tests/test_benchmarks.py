@@ -11,7 +11,7 @@ from fieldstone.errors import QuestionsError, SettingsError, WorkspaceError
 from fieldstone.evaluate.benchmarks import FORMATS, read_benchmark
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark, Choice
 from fieldstone.evaluate.benchmarks.library import holds, judge_by_grades, put
-from fieldstone.evaluate.closed_book import ask_closed_book
+from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.questions import Question
 from fieldstone.library import Library
 from fieldstone.models import Completion, Score, load_generator
@@ -232,7 +232,7 @@ def test_the_mean_of_0_0_0_1_is_a_quarter():
     """FedRAG's benchmark says 1."""
     asked = choices("A", "B", "C", "D")
     said = Table({"0?": "B", "1?": "C", "2?": "D", "3?": "D"})
-    found = ask_closed_book(said, "table", asked, asked.questions)
+    found = ask_alone(said, "table", asked, asked.questions)
     assert [row["measures"]["accuracy"] for row in found.rows] == [0, 0, 0, 1]
     assert found.systems["table"]["accuracy"].value == 0.25
 
@@ -251,7 +251,7 @@ def test_the_likeliest_letter_of_a_fake_model():
         tuple(Question(id_, c.question, (c.letter,), "facts") for id_, c in made.items()),
         choices=made, shots=shots,
     )  # fmt: skip
-    found = ask_closed_book(load_generator("fake:words"), "fake", asked, asked.questions)
+    found = ask_alone(load_generator("fake:words"), "fake", asked, asked.questions)
     shown = "The following are multiple choice questions (with answers) about facts. "
     shown += " ".join(
         f"{s.question} A. {s.options[0]} B. {s.options[1]} Answer: {s.letter}" for s in shots["facts"]
@@ -279,7 +279,7 @@ def test_the_layout_of_a_choice():
 def test_passages_stand_before_a_choice():
     asked = choices("A")
     said = Table({"0?": "A"})
-    ask_closed_book(said, "table", asked, asked.questions, background={"q0": ["It is w."]})
+    ask_alone(said, "table", asked, asked.questions, background={"q0": ["It is w."]})
     assert "Background: It is w.\n\n0?\nA. w" in said.seen[0].prefix
 
 
@@ -313,7 +313,7 @@ def test_webquestions_in_three_shapes(tmp_path):
 def test_questions_in_words_closed_book():
     asked = Benchmark(tuple(Question(f"q{n}", f"{n}?", ("Ann", "Bo"), "") for n in range(4)))
     said = Table({"0?": " the Ann.", "1?": " Bo and Ann", "2?": " Cy", "3?": " "})
-    found = ask_closed_book(said, "table", asked, asked.questions)
+    found = ask_alone(said, "table", asked, asked.questions)
     assert [row["answer"] for row in found.rows] == ["the Ann", "Bo and Ann", "Cy", ""]
     assert [row["measures"]["EM"] for row in found.rows] == [1, 0, 0, 0]
     assert found.systems["table"]["F1"].value == pytest.approx((1 + 0.5 + 0 + 0) / 4)

@@ -334,6 +334,28 @@ def test_evaluate(built: Path, tmp_path: Path) -> None:
     assert Path(shown["report"]["rows"]).read_text().count("\n") == 2
 
 
+def test_evaluate_shows_the_measures_asked_for_in_their_order(built: Path, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    source = "tariffs/2025.txt"
+    asked = {"question": "What does a day at the quay cost?", "answers": ["135 crowns"], "source": source}
+    file.write_text("".join(json.dumps(asked | {"id": i}) + "\n" for i in range(2)))
+    names = "rouge-l,recall@20,latency-p50,correctness,recall@3,latency-p95"
+    systems = "lexical,lexical/one-by-one"
+    command = ["evaluate", built / "ws", "--questions", file, "--systems", systems]
+    shown = json.loads(fieldstone(*command, "--measures", names, "--json").stdout)
+    assert list(shown["systems"]["lexical"]) == ["recall@20", "latency-p50", "recall@3"]
+    assert list(shown["systems"]["lexical/one-by-one"]) == ["ROUGE-L", "latency-p50", "recall@3"]
+    assert list(shown["differences"]["lexical/one-by-one - lexical"]) == ["latency-p50", "recall@3"]
+    assert "no questions, or too few, to measure correctness, latency-p95 on" in shown["notes"]
+    rows = [json.loads(line) for line in Path(shown["report"]["rows"]).read_text().splitlines()]
+    assert {"ROUGE-L", "recall@10", "F1"} <= set(rows[-1]["measures"])
+    assert rows[1]["measures"]["latency-p95"] == rows[1]["seconds"]
+    refused = fieldstone(*command, "--measures", "recall@5,precisoin@5")
+    assert refused.exit_code == 1
+    assert "precisoin@5" in refused.stderr
+    assert "ROUGE-L" in refused.stderr
+
+
 def test_a_bad_file_of_questions(built: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("not json\n")
     result = fieldstone("evaluate", built / "ws", "--questions", tmp_path / "q.jsonl")

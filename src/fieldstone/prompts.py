@@ -21,6 +21,14 @@ Answer: four crowns
 
 """
 
+# What anybody knows, to show the form of a short answer where there is no passage.
+KNOWN = """Question: What is the capital of France?
+Answer: Paris
+Question: How many legs does a spider have?
+Answer: eight
+
+"""
+
 # Made-up sentences with the question that each answers, for a model that completes rather than obeys.
 ASKED = """Title: City Museum
 Sentence: On Mondays it stays closed, because the rooms are cleaned.
@@ -79,6 +87,11 @@ def likelihood_prompt(text: str) -> Prompt:
 def one_by_one_prompt(text: str, question: str) -> Prompt:
     """One passage and the question, to be completed with a short answer up to the end of the line."""
     return Prompt(prefix=passage_prefix(text), text=f"Question: {question.strip()}\nAnswer:")
+
+
+def closed_book_prompt(question: str) -> Prompt:
+    """The question without any passage: what a model answers here stood in its head."""
+    return Prompt(prefix=KNOWN, text=f"Question: {question.strip()}\nAnswer:")
 
 
 def ask_prompt(title: str, sentence: str, opening: str) -> Prompt:
@@ -151,18 +164,6 @@ def choice_prompt(
 
 def _lettered(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, *(f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(options))])
-
-
-CLOSED_BOOK = """Question: What is the capital of France?
-Answer: Paris
-Question: Who wrote Hamlet?
-Answer: William Shakespeare
-"""
-
-
-def closed_book_prompt(question: str) -> Prompt:
-    """A question without any passage, to be completed with a short answer up to the end of the line."""
-    return Prompt(prefix=CLOSED_BOOK, text=f"Question: {question.strip()}\nAnswer:")
 
 
 def asked_with_passages(texts: Sequence[str], question: str) -> Prompt:

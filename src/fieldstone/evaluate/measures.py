@@ -41,9 +41,10 @@ def reciprocal_rank(
 
 
 def precision_at(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
-    """Share of the first `k` ids that are relevant, out of `k` even where fewer were found (trec_eval's `P_k`).
+    """Share of the first `k` ids that are relevant, out of `k` even where fewer were found.
 
-    Every passage that holds evidence is relevant, whatever its group. None where nothing is relevant.
+    As trec_eval's `P_k`. Every passage that holds evidence is relevant, whatever its group. None where
+    nothing is relevant.
     """
     wanted = {id_ for group in relevant for id_ in group}
     return sum(id_ in wanted for id_ in ranked[:k]) / k if wanted else None
@@ -173,7 +174,7 @@ def refusal_recall(*, abstained: bool, answerable: bool) -> float | None:
 
 
 def refusal_f1(*, abstained: bool, answerable: bool) -> tuple[float, float]:
-    """(twice rightly abstained, abstained + unanswerable): summed, the F1 of refusal-precision and -recall."""
+    """(twice rightly abstained, abstained + unanswerable): summed, the F1 of the two above."""
     return 2.0 * (abstained and not answerable), float(abstained) + (not answerable)
 
 

@@ -1,4 +1,4 @@
-"""Measures by name: what one question put to one system gives under `recall@5`, `F1`, `latency-p95` and so on.
+"""Measures by name: what one question put to one system gives under `recall@5`, `F1`, `latency-p95`.
 
 `measures` and `overlap` define them; here each gets the name under which it is asked for and shown.
 """
@@ -47,8 +47,8 @@ class Case:
     `relevant`: the passages that hold the evidence, one group a piece of it. `ranked`: ids of the passages
     found, best first; None if not known. `answer`: None if the system only searched. `cited`: ids of the
     cited passages, one a citation. `support`: how far each citation supports the answer, 0..1; None if not
-    looked at. `correct`: the grade that a judge or a person gave, 0..1, where an abstention from an answerable
-    question is graded 0; None if nobody did. `seconds`: what the question took. `grades`: how relevant a
+    looked at. `correct`: the grade that a judge or a person gave, 0..1, and 0 for an abstention from an
+    answerable question; None if nobody did. `seconds`: what the question took. `grades`: how relevant a
     passage is, by its id; empty: all that are relevant are so alike.
     """
 

@@ -1,4 +1,4 @@
-"""How much of an answer's wording is that of an expected one: ROUGE-L and BLEU, for answers of a sentence or more."""
+"""How much of an answer's wording is that of an expected one: ROUGE-L and BLEU, for answers of a sentence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from fieldstone.evaluate.words import SQUAD, apart, rule_for
+from fieldstone.evaluate.words import SQUAD, UNSPACED, rule_for
 
 ORDER = 4
 """The longest run of words that BLEU looks at."""
+
+WIDE = re.compile(f"{UNSPACED.pattern}|[\u3001-\u303f\uff01-\uffef]")
+"""Characters that are tokens by themselves: those of scripts without spaces, and their punctuation."""
 
 # The tokens of mteval-v13a, which sacrebleu takes by default: these in this order.
 ENTITIES = (("<skipped>", ""), ("-\n", ""), ("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
@@ -41,7 +44,7 @@ def bleu(prediction: str, answers: Collection[str]) -> float:
 
     Papineni et al., ACL 2002, as sacrebleu's `sentence_bleu` (Post, WMT 2018) divided by 100: all answers
     count together, exponential smoothing, orders only as long as the prediction, tokens of 13a. Characters
-    of scripts without spaces are words, as with its `zh`. Case and punctuation count.
+    of scripts without spaces are tokens, much as with its `zh`. Case and punctuation count.
     """
     predicted, expected = _tokens(prediction), [_tokens(answer) for answer in answers]
     if not predicted or not expected:
@@ -90,7 +93,8 @@ def _tokens(text: str) -> list[str]:
     line = text.rstrip()
     for written, meant in ENTITIES:
         line = line.replace(written, meant)
-    line = SYMBOLS.sub(r" \g<0> ", f" {apart(line)} ".replace("\n", " "))
+    line = WIDE.sub(r" \g<0> ", f" {line} ".replace("\n", " "))
+    line = SYMBOLS.sub(r" \g<0> ", line)
     for pattern, spaced in POINTS:
         line = pattern.sub(spaced, line)
     return line.split()

@@ -1,6 +1,6 @@
 """Questions with known answers, read from a file.
 
-A file is JSON Lines (`question`, `answers`, `source`, and if you have them `evidence` and `id`) or JSON
+A file is JSON Lines (`question`, `answers`, `source`, and if you have them `evidence`, `kind`, `id`) or JSON
 as SQuAD v1.1 and v2.0 have it. An empty list of answers says that the documents do not answer.
 """
 
@@ -19,6 +19,9 @@ from fieldstone.records import fingerprint
 
 ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
+NEAR_MISS = "near miss"
+"""The kind of an unanswerable question that looks as if the documents answered it (SQuAD v2.0)."""
+
 SHOWN = 5
 """So many bad lines are named in full."""
 
@@ -30,7 +33,8 @@ class Question:
     """A question; `answers` are spellings of the right answer, none if the documents do not answer it.
 
     `source` is the path of the document in the folder, or its title in a SQuAD file; `evidence` is the
-    part of the document that holds the answer, empty if unknown.
+    part of the document that holds the answer, empty if unknown. `kind` is a word for questions that are to
+    be looked at apart, such as `NEAR_MISS`.
     """
 
     id: str
@@ -38,6 +42,7 @@ class Question:
     answers: tuple[str, ...]
     source: str
     evidence: str = ""
+    kind: str = ""
 
     @property
     def answerable(self) -> bool:
@@ -177,6 +182,7 @@ def _squad_question(qa: Any, source: object, context: str) -> object:
         "answers": answers,
         "source": source,
         "evidence": context,
+        "kind": NEAR_MISS if qa.get("is_impossible") else "",
     }
 
 
@@ -204,13 +210,15 @@ def _question(entry: object) -> Question:
         answers=tuple(answers),
         source=_string(entry, "source").replace("\\", "/").removeprefix("./"),
         evidence=_string(entry, "evidence"),
+        kind=_string(entry, "kind").strip(),
     )
     if not question.question.strip():
         raise ValueError('"question" is missing or empty')
     if answers and not question.source:
         raise ValueError('"source" is missing: the path, inside the folder, of the document that answers')
     try:
-        "".join((question.question, question.source, question.evidence, *answers)).encode()
+        parts = (question.question, question.source, question.evidence, question.kind, *answers)
+        "".join(parts).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair, which is no character") from None
     return question

@@ -156,11 +156,11 @@ def summarise(
 
 
 def _not_measured(found: QuestionSet, measures: Sequence[str]) -> tuple[str, ...]:
-    """A note on the measures that were asked for by name and applied to nothing."""
+    """A note on the measures that were asked for by name and of which there is no estimate."""
     if tuple(measures) == DEFAULTS:
         return ()
     missing = [name for name in measures if not any(name in its for its in found.systems.values())]
-    return (f"nothing to measure {', '.join(missing)} on",) if missing else ()
+    return (f"no questions, or too few, to measure {', '.join(missing)} on",) if missing else ()
 
 
 def default_systems(settings: Settings) -> list[str]:

@@ -63,13 +63,9 @@ def normalize_answer(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def apart(text: str) -> str:
-    """The text with a space on both sides of each character of a script without spaces."""
-    return UNSPACED.sub(r" \g<0> ", text)
-
-
 def _characters(text: str) -> str:
-    return " ".join(apart(_without_punctuation(unicodedata.normalize("NFKC", text).lower())).split())
+    plain = _without_punctuation(unicodedata.normalize("NFKC", text).lower())
+    return " ".join(UNSPACED.sub(r" \g<0> ", plain).split())
 
 
 def _arabic(text: str) -> str:

@@ -115,10 +115,10 @@ def ask_generator(
 
     `background`: question id -> passages to show with a multiple-choice question.
     """
-    from fieldstone.evaluate.closed_book import ask_closed_book
+    from fieldstone.evaluate.alone import ask_alone
     from fieldstone.evaluate.report import Evaluation
 
-    found = ask_closed_book(
+    found = ask_alone(
         generator or _load(settings), settings.models.generator, benchmark, questions, progress,
         background=background, max_tokens=settings.answer.max_tokens,
     )  # fmt: skip

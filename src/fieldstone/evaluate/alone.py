@@ -28,7 +28,7 @@ SAID = ("EM", "F1", "over-refusal", "seconds")
 Rows = list[dict[str, Any]]
 
 
-def ask_closed_book(
+def ask_alone(
     generator: Generator,
     name: str,
     benchmark: Benchmark,
