@@ -16,9 +16,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.benchmarks import read_benchmark
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark
-from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.compare import bootstrap_mean, paired_difference
 from fieldstone.models import Generator, load_generator
 from fieldstone.recipes import choose_settings

@@ -280,6 +280,22 @@ def test_answers_end_to_end(here: Path) -> None:
     assert list((here / "r").iterdir())
 
 
+def test_a_judge_is_tried_before_it_grades_answers_of_others(here: Path) -> None:
+    lines(here / "theirs.jsonl", {"id": "q1", "answer": "forty"}, {"id": "q2", "answer": "the agent"})
+    people = [
+        {"question": f"{n}?", "answers": ["yes"], "answer": "yes" if n % 2 else "no", "correct": bool(n % 2)}
+        for n in range(40)
+    ]
+    lines(here / "people.jsonl", *people)
+    args = ("--questions", "q.jsonl", "--answers", "theirs.jsonl", "--judge", "fake:words", "-q", "--json")
+    result = fieldstone("evaluate", *args, "--judged", "people.jsonl")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["judged"]["judge"] == "fake:words"
+    assert found["judged"]["sentence"] in found["notes"]
+    assert ("correctness" in found["systems"]["theirs"]) == found["judged"]["fit"]
+
+
 def built(here: Path) -> Path:
     texts = {
         "a.md": "The crane lifts forty tonnes. It stands at berth 7.",
@@ -321,6 +337,10 @@ def test_answers_beside_our_own_systems(here: Path) -> None:
             "name a WORKSPACE",
         ),
         (["evaluate", "--questions", "q.jsonl", "--answers", "absent"], "absent cannot be read"),
+        (
+            ["evaluate", "WS", "--questions", "q.jsonl", "--answers", "x.jsonl", "--support"],
+            "leave out --answers",
+        ),
         (["evaluate", "--questions", "q.jsonl", "--answers", "x.jsonl"], "no answer belongs to any"),
         (["evaluate", "--questions", "q.jsonl", "--endpoint", "http://127.0.0.1:9"], "names no model"),
         (["evaluate", "--questions", "q.jsonl", "--endpoint", "fieldstone"], "is no address"),

@@ -356,6 +356,39 @@ def test_evaluate_shows_the_measures_asked_for_in_their_order(built: Path, tmp_p
     assert "ROUGE-L" in refused.stderr
 
 
+def test_evaluate_with_a_second_look_at_the_answers(built: Path, tmp_path: Path) -> None:
+    file, judged = tmp_path / "questions.jsonl", tmp_path / "judged.jsonl"
+    asked = {"question": "What does a day at the quay cost?", "answers": ["135 crowns"]}
+    file.write_text(json.dumps(asked | {"source": "tariffs/2025.txt"}) + "\n")
+    lines = [asked | {"answer": f"{n} crowns", "correct": n % 2} for n in range(40)]
+    judged.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["evaluate", built / "ws", "--questions", file, "--systems", "lexical/one-by-one", "--json"]
+    judge = ["--judge", "fake:words", "--judged", judged]
+    shown = json.loads(fieldstone(*command, "--support", *judge).stdout)
+    assert {"citation-support", "faithfulness"} <= set(shown["systems"]["lexical/one-by-one"])
+    assert "correctness" not in shown["systems"]["lexical/one-by-one"]
+    assert shown["judged"]["fit"] is False
+    assert shown["judged"]["sentence"].startswith("fake:words is no judge here")
+    assert shown["judged"]["sentence"] in shown["notes"]
+    plain = json.loads(fieldstone(*command).stdout)
+    assert plain["judged"] == {}
+    assert "faithfulness" not in plain["systems"]["lexical/one-by-one"]
+    for alone in (judge[:2], judge[2:]):
+        refused = fieldstone(*command, *alone)
+        assert refused.exit_code == 1
+        assert "--judge NAME and --judged FILE go together" in refused.stderr
+    refused = fieldstone(*command, "--entailment", "fake:words")
+    assert refused.exit_code == 1
+    assert 'no label "entailment"' in refused.stderr
+
+
+def test_synthetic_questions_that_are_not_written_are_asked_for(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "Who is it?", "answers": []}\n')
+    result = fieldstone("evaluate", built / "ws", "--questions", tmp_path / "q.jsonl", "--synthetic")
+    assert result.exit_code == 1
+    assert "fieldstone synthesize" in result.stderr
+
+
 def test_a_bad_file_of_questions(built: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("not json\n")
     result = fieldstone("evaluate", built / "ws", "--questions", tmp_path / "q.jsonl")

@@ -15,6 +15,7 @@ import tiny_models
 from fieldstone.cli.app import app
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.report import as_json
 from fieldstone.examples import read_examples
 from fieldstone.in_use import model_in_use
 from fieldstone.models import load_encoder
@@ -147,6 +148,44 @@ def test_the_command_shows_mean_spread_and_difference(built, monkeypatch):
     assert "Your questions" in result.output
     assert "recall@1" in result.output
     assert max(map(len, result.output.splitlines()[:-1])) <= 80
+
+
+def test_both_kinds_of_questions_are_set_against_each_other(built):
+    _, found = built
+    content = as_json(found.evaluation)
+    agreement = content["agreement"]
+    assert (agreement["human"], agreement["synthetic"]) == (YOURS, WRITTEN)
+    for recipe in ("guide", "fieldstone"):
+        gap = agreement["gaps"]["recall@1"][recipe]
+        for side, title in (("human", YOURS), ("synthetic", WRITTEN)):
+            assert gap[side] == content["sets"][title]["systems"][recipe]["recall@1"]
+    assert "human questions are too few" in agreement["warnings"][-1]
+
+
+def test_several_seeds_are_tested_as_several(built):
+    """Wider than over questions alone, which three seeds that lie apart would not be."""
+    _, found = built
+    for title in (YOURS, WRITTEN):
+        questions = found.evaluation.sets[title]
+        tests = questions.tests["fieldstone - guide"]
+        change = questions.differences["fieldstone - guide"]["F1"]
+        assert set(tests) == set(questions.differences["fieldstone - guide"])
+        assert (change.low <= 0 <= change.high) == (tests["F1"].p >= 0.05)
+        assert tests["F1"].holm == tests["F1"].p, "a single pair"
+
+
+def test_the_command_evaluate_asks_the_written_questions_too(built, tmp_path):
+    workspace, _ = built
+    questions = tmp_path / "mine.jsonl"
+    questions.write_text("\n".join(json.dumps(asdict(q)) for q in own_questions("Which")))
+    given = ["--questions", str(questions), "--systems", "lexical,fused", "--synthetic", "--quiet"]
+    result = CliRunner().invoke(app, ["evaluate", str(workspace.path), *given])
+    assert result.exit_code == 0, result.output
+    assert "Synthetic questions against your questions: fused" in result.output
+    assert "fused - lexical" in result.output
+    shown = json.loads(CliRunner().invoke(app, ["evaluate", str(workspace.path), *given, "--json"]).stdout)
+    assert set(shown["sets"]) == {YOURS, WRITTEN}
+    assert set(shown["agreement"]["gaps"]["recall@1"]) == {"lexical", "fused"}
 
 
 def test_a_tuned_workspace_can_be_compared(built, tmp_path):

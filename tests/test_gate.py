@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldstone.evaluate.compare import FEWEST, Estimate, paired_difference
@@ -192,6 +192,7 @@ def test_wrong_values_are_refused(values):
         judged(values, LOW)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([0.0, 0.3, 1.0, None]), min_size=1, max_size=20),
     st.lists(st.sampled_from([0.0, 0.3, 1.0, None]), min_size=20, max_size=20),

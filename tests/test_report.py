@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.findings import changes, gaps, headline
+from fieldstone.evaluate.findings import changes, gaps
+from fieldstone.evaluate.headline import headline
+from fieldstone.evaluate.markdown import render_markdown
 from fieldstone.evaluate.page import render_page
 from fieldstone.evaluate.report import Evaluation, QuestionSet, as_json, write_report
 
@@ -38,7 +40,9 @@ def report(tmp_path):
 
 def test_files_lie_in_a_folder_named_by_the_date(report, tmp_path):
     folder = tmp_path / "reports" / "20260131T120005Z"
-    assert report == (folder / "report.json", folder / "report.html", folder / "rows.jsonl")
+    assert report == tuple(
+        folder / name for name in ("report.json", "report.html", "rows.jsonl", "report.md")
+    )
     assert write_report(tmp_path / "reports", EVALUATION).json.parent.name == "20260131T120005Z-2"
 
 
@@ -59,7 +63,7 @@ def test_rows(report):
 class Page(HTMLParser):
     """The words of a page, and whether its tags are balanced."""
 
-    VOID = ("meta", "line", "rect", "circle")
+    VOID = ("meta", "line", "rect", "circle", "polyline", "polygon")
 
     def __init__(self, text):
         super().__init__()
@@ -285,3 +289,175 @@ def test_verdicts_alone_have_a_page():
     page = render_page(as_json(Evaluation(TUNED.date, verdicts=(DECLINED | {"difference": None},))))
     assert "Tuning changed nothing" in page
     assert "What the gate decided" in page
+
+
+HOSTILE = '<script>alert(1)</script> & "<b>" </blockquote>'
+
+
+def answered(system, number, *, confidence=0.6, **more):
+    return row(system, number, **more) | {
+        "confidence": confidence,
+        "abstain_below": 0.3,
+        "unsaid": "at ten",
+        "kind": "" if more.get("wanted", True) else "near <miss>",
+    }
+
+
+def several():
+    """An evaluation of two systems that answer and one that searches, on one set of questions."""
+    rows = []
+    for system, right in (("<one>", 30), ("two", 12)):
+        rows += [
+            answered(
+                system,
+                n,
+                answer="" if n % 10 == 9 else "at ten" if n < right else HOSTILE,
+                wanted=() if n % 5 == 4 else ("at ten",),
+                confidence=0.2 if n % 10 == 9 else 0.4 + n / 100,
+            )
+            for n in range(40)
+        ]
+    estimates = {"F1": Estimate(0.61, 0.5, 0.7, 40), "recall@5": Estimate(0.8, 0.7, 0.9, 32)}
+    systems = {"<one>": estimates, "two": estimates | {"F1": Estimate(0.31, 0.2, 0.4, 40)}}
+    systems["dense"] = {"recall@5": Estimate(0.7, 0.6, 0.8, 32)}
+    return Evaluation(
+        EVALUATION.date,
+        systems,
+        {"two - <one>": {"F1": Estimate(-0.3, -0.4, -0.2, 40)}},
+        {"answer": {"passages": 4}},
+        rows=rows,
+        passages={"right": f"Gates\nThey close at ten. It closes & locks. {HOSTILE}", "elsewhere": "unread"},
+    )
+
+
+def test_all_that_the_page_shows_of_several_systems_stands_in_the_json():
+    content = json.loads(json.dumps(as_json(several())))
+    page = Page(render_page(content))
+    words = " ".join(" ".join(page.words).split())
+    assert page.open == page.links == []
+    for found in content["coverage"].values():
+        area, excess = (f"{found[key]:.2f}".removeprefix("0") for key in ("aurc", "excess"))
+        assert f"{area} {excess} above the best order" in words
+        for name in ("coverage", "risk", "precision", "recall", "f1"):
+            its = found["chosen"][name]
+            shown = [f"{its[key]:.2f}".removeprefix("0") for key in ("value", "low", "high")]
+            assert f"{shown[0]} {shown[1]} to {shown[2]} n = {its['n']}" in words
+        assert found["kinds"]["near <miss>"]["n"] == 8
+    for parts in content["slices"]["by"].values():
+        for part in parts:
+            values = [f"{its['value']:.3f}" for its in part["systems"].values()]
+            assert f"{part['name'] or 'about no document'} {' '.join(values)} {part['n']}" in words
+    for counts in content["lost"].values():
+        assert sum(counts.values()) == 40
+    for system, cases in content["worst"].items():
+        assert system in words
+        assert all(case["question"] in words for case in cases)
+    assert set(content["passages"]) == {"right"}
+
+
+def test_hostile_text_stays_text():
+    text = render_page(as_json(several()))
+    page = Page(text)
+    assert not re.search(r"<script|<b>|<one>|near <miss>|<gate", text)
+    assert HOSTILE in " ".join(page.words)
+    assert text.count('<mark class="right">') >= 1
+    assert text.count('<mark class="quoted">') >= 1
+
+
+def test_the_headline_of_several_systems():
+    content = as_json(several())
+    assert headline(content) == (
+        "Of 2 systems <one> has the highest F1, .61 (95 % interval .50 to .70, 40 questions); two has .31, a "
+        "difference that is more than chance. It answers 90 % of the questions, and 33.3 % of these answers "
+        "are wrong."
+    )
+    few = {"value": -0.3, "low": -0.4, "high": 0.2, "n": 40}
+    content["differences"]["two - <one>"]["F1"] = few
+    assert "a difference that may be chance." in headline(content)
+    content["differences"]["two - <one>"]["F1"] = few | {"high": -0.2}
+    content["tests"] = {
+        "two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3, "detectable": 0.2}}
+    }
+    assert "a difference that may be chance." in headline(content)
+    assert "1 won, 2 tied, 3 lost; p = 0.030, after Holm 0.090" in " ".join(Page(render_page(content)).words)
+
+
+def test_the_headline_of_one_system():
+    one = Evaluation(EVALUATION.date, {"dense": {"recall@5": Estimate(0.66, 0.6, 0.72, 400)}})
+    assert headline(as_json(one)) == "dense reaches recall@5 .66 (95 % interval .60 to .72, 400 questions)."
+    assert headline(as_json(Evaluation(EVALUATION.date))) == ""
+
+
+def test_the_page_is_drawn_light_and_dark_and_printed():
+    text = render_page(as_json(several()))
+    light, dark = text.split("prefers-color-scheme: dark")
+    named = set(re.findall(r"(--[a-z0-9]+):", light))
+    again = set(re.findall(r"(--[a-z0-9]+):", dark[: dark.index("* {")]))
+    assert named == again >= set(re.findall(r"var\((--[a-z0-9]+)\)", text)) - {"--c"}
+    assert not re.findall(r'(?:fill|stroke|style)="', text)  # no colour but the page's
+    assert "@media print" in text
+
+
+def test_the_curves_of_tuning():
+    curve = {
+        "part": "retriever",
+        "candidate": "<1>",
+        "losses": [(1.0, 0.9), (2.0, 0.5), (3.0, 0.41)],
+        "scores": [(0.0, 0.6), (3.0, 0.7)],
+    }
+    tuned = Evaluation(EVALUATION.date, curves=(curve, curve | {"part": "generator", "scores": []}))
+    text = render_page(json.loads(json.dumps(as_json(tuned))))
+    assert Page(text).open == []
+    assert "retriever &lt;1&gt;: training loss, from 0.900 at step 1 to 0.410 at step 3" in text
+    assert "retriever &lt;1&gt;: score on dev questions, from 0.600 at step 0 to 0.700 at step 3" in text
+    assert "generator &lt;1&gt;: score" not in text
+    assert "How tuning went" not in render_page(as_json(EVALUATION))
+
+
+def test_the_markdown_of_several_systems():
+    text = render_markdown(as_json(several()))
+    assert text.startswith("# Evaluation, 2026-01-31\n\nOf 2 systems \\<one\\> has the highest F1")
+    assert "| F1 | .61 (.50 to .70) | .31 (.20 to .40) |  |" in text
+    assert "| two - \\<one\\> | F1 | −.30 (−.40 to −.20) |  |" in text
+    assert "| refused rightly | 4 | 4 |" in text
+    assert HOSTILE not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+
+
+def test_the_markdown_of_tuning():
+    text = render_markdown(as_json(TUNED))
+    assert "## human \\<questions\\>" in text
+    assert "| recall@1 | +.07 (+.03 to +.10) | better |" in text
+    assert "- retriever taken into use: its recall@1 is 0.080 higher" in text
+
+
+def test_what_may_be_believed_of_a_judge_and_of_synthetic_questions():
+    content = json.loads(json.dumps(as_json(TUNED)))
+    estimate = {"value": 0.42, "low": 0.31, "high": 0.55, "n": 120}
+    content["sets"]["human <questions>"]["judged"] = {
+        "judge": "a <judge>",
+        "fit": False,
+        "sentence": "It agrees too little.",
+        "kappa": estimate,
+        "agreement": None,
+    }
+    gap = {"human": estimate, "synthetic": estimate | {"value": 0.54}, "gap": estimate | {"value": 0.12}}
+    content["agreement"] = {
+        "human": "human <questions>",
+        "synthetic": "synthetic questions",
+        "gaps": {"F1": {"<one>": gap}},
+        "rankings": {"F1": {"tau": -1.0, "probability": 0.03, "alike": False}},
+        "warnings": ["go by the human ones"],
+    }
+    text = render_page(content)
+    page = Page(text)
+    words = " ".join(" ".join(page.words).split())
+    assert page.open == []
+    assert not re.search(r"<judge|<one>|<questions", text)
+    assert "a <judge> It agrees too little." in words
+    assert "kappa: agreement beyond chance +0.420 +0.310 to +0.550 n = 120" in words
+    assert "F1 <one> 0.420 0.540 +0.120 +0.310 to +0.550" in words
+    assert "go by the human ones" in words
+    assert "F1 −1.000 3 % the other way round" in words
+    assert "The gap:" not in words

@@ -177,7 +177,7 @@ def test_holm_of_a_known_case():
 
 
 def test_of_100_families_of_equals_five_at_most_hold_a_false_alarm():
-    """Four equal systems, six pairs: without Holm every sixth family would."""
+    """Four equal systems, six pairs."""
     random = np.random.default_rng(9)
     alarms = {"p": 0, "holm": 0}
     for _ in range(500):

@@ -195,6 +195,18 @@ def cross_encoder(folder: Path) -> Path:
     return _save(folder, model, tokenizer, **names)
 
 
+def entailment(folder: Path) -> Path:
+    """A classifier of natural language inference, whose label in the middle is the one that counts."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    tokenizer, sizes, names = _bert_parts()
+    labels = dict(enumerate(("contradiction", "ENTAILMENT", "neutral")))
+    model = BertForSequenceClassification(BertConfig(**sizes, id2label=labels))
+    return _save(folder, model, tokenizer, **names)
+
+
 def dpr(folder: Path) -> tuple[Path, Path]:
     """DPR's two halves: question/ and passage/."""
     import torch

@@ -75,8 +75,11 @@ _REPLY = re.compile(
 
 
 def passage_prefix(text: str) -> str:
-    """A passage as it starts every prompt about it, so that its keys and values serve them all."""
-    return f"{SHOWN}Passage: {text.strip()}\n"
+    """A passage as it starts every prompt about it, so that its keys and values serve them all.
+
+    Without a text: what stands before a question that is asked about no passage.
+    """
+    return f"{SHOWN}Passage: {text.strip()}\n" if text.strip() else SHOWN
 
 
 def likelihood_prompt(text: str) -> Prompt:
@@ -338,3 +341,119 @@ def parse_rating(reply: str) -> float | None:
     except ValueError:
         return None
     return score if 0 <= score <= 10 else None
+
+
+# Made-up answers with their verdicts, as many of the one as of the other: a small model leans to what it saw.
+GRADED = """Question: When is the museum closed?
+Right answer: Mondays
+Answer: It is closed every Monday.
+Is the answer right? yes
+
+Question: How much is a ticket?
+Right answer: four crowns
+Answer: A ticket costs nine crowns.
+Is the answer right? no
+
+Question: Who built the three clocks?
+Right answer: Maria Lindqvist / Lindqvist
+Answer: Anton Berg
+Is the answer right? no
+
+Question: What is carbon steel used for?
+Right answer: springs and wires
+Answer: Mostly for springs and for wires.
+Is the answer right? yes
+
+"""
+
+SUPPORTED = """Passage: The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned.
+Question: When is the museum closed?
+Answer: Mondays
+Does the passage say so? yes
+
+Passage: The museum opens at nine. On Mondays it stays closed, because the rooms are cleaned.
+Question: How much is a ticket?
+Answer: nine
+Does the passage say so? no
+
+Passage: In 1911 Maria Lindqvist moved to Trieste and built three clocks.
+Question: Who moved to Vienna in 1911?
+Answer: Maria Lindqvist
+Does the passage say so? no
+
+Passage: In 1911 Maria Lindqvist moved to Trieste and built three clocks.
+Question: What did she build in Trieste?
+Answer: three clocks
+Does the passage say so? yes
+
+"""
+
+GRADE = (
+    "You grade answers. You are given a question, the right answer in one or more spellings, and an answer. "
+    "The answer is right if it says the same as one of the right answers; other words and additions do no "
+    "harm, unless they contradict it. Reply with one word, yes or no: is the answer right?"
+)
+SUPPORT = (
+    "You check answers. You are given a passage, a question and an answer. The passage supports the answer "
+    "if a reader of the passage alone, who knows nothing else, would give this answer to this question. "
+    "Reply with one word, yes or no: does the passage support the answer?"
+)
+
+VERDICTS = {True: " yes", False: " no"}
+"""The completions that a grading prompt allows."""
+
+SPELLINGS = 10
+"""So many right answers are shown to a judge: some questions have fifty."""
+
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_SAID = {
+    "yes": True, "right": True, "correct": True, "true": True,
+    "no": False, "wrong": False, "incorrect": False, "false": False,
+}  # fmt: skip
+_VERDICT = re.compile(
+    rf"\W*(?:(?:the|my|final|verdict|answer|grade|is|it)\b\W*)*(?P<word>{'|'.join(_SAID)})"
+    r"(?![\w'’])(?P<after>\W*)(?P<next>\w*)",
+    re.IGNORECASE,
+)
+
+
+def grade_prompt(question: str, answer: str, answers: Sequence[str], passage: str = "") -> Prompt:
+    """An answer, to be followed by " yes" or " no": is it one of `answers`, or does the passage say so?"""
+    given = f"Question: {_line(question)}\n"
+    if passage:
+        shown = f"{SUPPORTED}Passage: {_line(passage)}\n"
+        return Prompt(prefix=shown, text=f"{given}Answer: {_line(answer)}\nDoes the passage say so?")
+    right = f"Right answer: {' / '.join(_line(a) for a in answers[:SPELLINGS])}\n"
+    return Prompt(prefix=GRADED, text=f"{given}{right}Answer: {_line(answer)}\nIs the answer right?")
+
+
+def grade_chat_prompt(question: str, answer: str, answers: Sequence[str], passage: str = "") -> Prompt:
+    """The same for a model that follows instructions."""
+    known = f"### Passage\n{passage.strip()}"
+    if not passage:
+        known = "### Right answer\n" + "\n".join(_line(a) for a in answers[:SPELLINGS])
+    shown = f"{known}\n\n### Question\n{_line(question)}\n\n### Answer\n{_line(answer)}"
+    return Prompt(text=shown, system=SUPPORT if passage else GRADE, chat=True)
+
+
+def parse_verdict(reply: str) -> bool | None:
+    """What a reply to a grading prompt says: yes or no, or None where it is neither, or both.
+
+    A verdict stands at the beginning of a line ("**Verdict:** no", "Yes, because …"). Lines of reasoning
+    around it do no harm, and what a model thinks aloud in <think> is no part of the reply.
+    """
+    found = set()
+    for line in _THOUGHT.sub("", reply).splitlines():
+        match = _VERDICT.match(line)
+        if match is None:
+            continue
+        said, after = _SAID[match["word"].casefold()], match["next"].casefold()
+        if after and (not match["after"].strip() or _SAID.get(after, said) != said):
+            continue  # "no doubt", "yes/no", "the right answer is"
+        found.add(said)
+    return found.pop() if len(found) == 1 else None
+
+
+def _line(text: str) -> str:
+    """The text on one line."""
+    return " ".join(text.split())

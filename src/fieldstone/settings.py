@@ -334,6 +334,9 @@ class Settings(_Branch):
     recipe: str = "fieldstone"
     size: str = ""
     seed: int = 0
+    report_to: Literal["", "tensorboard", "trackio", "mlflow", "wandb"] = Field(
+        "", description="a tracker of experiments that is told the losses and dev scores of tuning"
+    )
     read: ReadSettings = ReadSettings()
     split: SplitSettings = SplitSettings()
     models: ModelSettings = ModelSettings()
@@ -391,7 +394,7 @@ def resolve_settings(
         path = name.removeprefix(ENV_PREFIX).lower().split("__")
         if name.startswith(ENV_PREFIX) and len(path) == 2:
             _merge(tree, {path[0]: {path[1]: _parse(value)}})
-        elif name in (f"{ENV_PREFIX}RECIPE", f"{ENV_PREFIX}SIZE", f"{ENV_PREFIX}SEED"):
+        elif name in [f"{ENV_PREFIX}{its}" for its in ("RECIPE", "SIZE", "SEED", "REPORT_TO")]:
             tree[path[0]] = _parse(value)
     for flag in flags:
         path_text, equals, value = flag.partition("=")

@@ -12,7 +12,10 @@ from fieldstone.cli.options import Json, Quiet, Reports, Set
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.answers import Given
+    from fieldstone.evaluate.fitness import Grader
     from fieldstone.evaluate.report import Evaluation
+    from fieldstone.models import Reranker
+    from fieldstone.settings import Settings
 
 
 def evaluate(
@@ -82,6 +85,39 @@ def evaluate(
         bool, typer.Option("--context", help="Hand the endpoint the passages that the workspace finds.")
     ] = False,
     reports: Reports = None,
+    support: Annotated[
+        bool,
+        typer.Option("--support", help="Let the generator say how far each citation supports its answer."),
+    ] = False,
+    entailment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The same by a cross-encoder for natural language inference.",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A model that grades the answers, if it agrees with people: a folder, "
+            "http://host:port/v1#model, embedded:smollm2. Needs --judged.",
+            show_default=False,
+        ),
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answers that people judged, to try the judge on: JSON Lines of question, answers, answer "
+            "and correct.",
+            show_default=False,
+        ),
+    ] = None,
+    least_kappa: Annotated[
+        float, typer.Option(min=0, max=1, help="How far a judge must agree with people to be heard.")
+    ] = 0.4,
     changes: Set = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -99,6 +135,8 @@ def evaluate(
     from fieldstone.evaluate.named import DEFAULTS, check_names
     from fieldstone.evaluate.questions import drawn, read_questions
     from fieldstone.evaluate.run import evaluate as run
+    from fieldstone.models import load_reranker
+    from fieldstone.recipes import choose_settings
     from fieldstone.recipes.compare import written_questions
     from fieldstone.workspace import open_workspace
 
@@ -108,8 +146,10 @@ def evaluate(
         raise SettingsError("name a WORKSPACE, or measure another system with --answers or --endpoint alone")
     if context and not endpoint:
         raise SettingsError("--context hands passages to an endpoint: give --endpoint URL with it")
-    if synthetic and others:
-        raise SettingsError("--synthetic is about the workspace: leave out --answers and --endpoint")
+    if others and (synthetic or support or entailment):
+        raise SettingsError(
+            "--synthetic, --support and --entailment are about the workspace; leave out --answers, --endpoint"
+        )
     opened = open_workspace(workspace) if workspace else None
     asked = drawn(read_questions(questions), limit, seed)
     written = written_questions(opened, limit) if opened and synthetic else []
@@ -118,7 +158,12 @@ def evaluate(
             f"{workspace} has written no questions for its report; type: fieldstone synthesize {workspace}"
         )
     names = [name.strip() for name in systems.split(",")] if systems else []
-    ours = Ours(opened, settings_of(opened, changes), tuple(names)) if opened else None
+    settings = settings_of(opened, changes) if opened else None
+    grader = _grader(judge, judged, least_kappa, settings or choose_settings(None, {}, flags=changes or ()))
+    looked: bool | Reranker = support
+    if entailment is not None:
+        looked = load_reranker(entailment, device=settings.models.device if settings else "auto")
+    ours = Ours(opened, settings, tuple(names)) if opened and settings else None
     into = reports or (opened.reports if opened else Path("reports"))
     given: list[Given] = []
     failed: tuple[str, ...] = ()
@@ -129,10 +174,13 @@ def evaluate(
                 given, failed, kept = asked_of_endpoint(
                     endpoint, asked, into, ours if context else None, told
                 )
-            evaluation = evaluate_answers(asked, answers or (), given, ours, told, wanted)
+            evaluation = evaluate_answers(asked, answers or (), given, ours, told, wanted, grader)
             evaluation = replace(evaluation, notes=(*evaluation.notes, *failed))
         else:
-            evaluation = run(ours.workspace, ours.settings, asked, names, told, wanted, written)
+            evaluation = run(
+                ours.workspace, ours.settings, asked, names, told, wanted, written,
+                grader=grader, support=looked,
+            )  # fmt: skip
     show_evaluation(evaluation, into, json=json)
     if kept and not failed:
         kept.unlink()
@@ -151,3 +199,22 @@ def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
     show_measured(evaluation)
     show()
     show(f"The report, with every question: {paths.html}")
+
+
+def _grader(name: str | None, judged: Path | None, least: float, settings: Settings) -> Grader | None:
+    """The judge that the options name, with what it is tried on."""
+    if name is None and judged is None:
+        return None
+    from fieldstone.errors import SettingsError
+    from fieldstone.evaluate.fitness import Grader, read_judged
+    from fieldstone.models import load_generator
+
+    if name is None or judged is None:
+        raise SettingsError(
+            "--judge NAME and --judged FILE go together: a judge is heard only if it agrees with people; "
+            "write some answers and whether each is right into a file, 30 at least, and give both"
+        )
+    tried = read_judged(judged)
+    models = settings.models
+    generator = load_generator(name, device=models.device, threads=models.threads or None)
+    return Grader(generator, tried, least)

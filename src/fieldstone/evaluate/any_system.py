@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 
 from fieldstone.errors import ModelError, SettingsError
 from fieldstone.evaluate.answers import Given, read_answers
+from fieldstone.evaluate.fitness import Grader, examine
 from fieldstone.evaluate.matched import match_answers, rows_of
 from fieldstone.evaluate.named import DEFAULTS, check_names
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.report import Evaluation
 from fieldstone.evaluate.run import Judged, evaluate, summarise
+from fieldstone.evaluate.second_look import with_grades
 from fieldstone.models import load_generator
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
@@ -38,15 +40,17 @@ def evaluate_answers(
     ours: Ours | None = None,
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
+    grader: Grader | None = None,
 ) -> Evaluation:
     """Measure the answers of `files` and those `given`, and compare the systems that they are of in pairs.
 
-    With `ours`, passages are known by their ids, and its systems answer the same questions.
+    With `ours`, passages are known by their ids, and its systems answer the same questions. A `grader` that
+    is fit grades the answers of them all.
     """
     measures = check_names(measures)
     read, damaged = read_answers(files)
     matched = match_answers(questions, [*read, *given])
-    rows: list[dict[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
     names = [*matched.answers]
     notes = [*damaged, *matched.notes]
     if ours is None:
@@ -60,9 +64,13 @@ def evaluate_answers(
         rows += rows_of(matched, measures, texts.get)
         if ours.systems:
             own = evaluate(ours.workspace, ours.settings, matched.asked, ours.systems, progress, measures)
-            rows = [*map(dict, own.rows), *rows]
+            rows = [*own.rows, *rows]
             names = [*ours.systems, *names]
             notes += own.notes[1:]
+    judged: dict[str, Any] = {}
+    if grader is not None:
+        rows, judged = with_grades(rows, grader.generator, examine(grader, None, progress), None, progress)
+        notes.append(judged["sentence"])
     found = summarise(rows, [Judged(question, ()) for question in matched.asked], names, measures)
     notes = [note for note in notes if note not in found.notes]
     return Evaluation(
@@ -70,6 +78,7 @@ def evaluate_answers(
         systems=found.systems,
         differences=found.differences,
         tests=found.tests,
+        judged=judged,
         settings=ours.settings.model_dump(mode="json") if ours else {},
         notes=(*found.notes, *notes),
         rows=rows,

@@ -5,7 +5,7 @@ All of it reads the plain JSON that `report.as_json` makes, so that an old repor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fieldstone.evaluate.compare import FEWEST, Estimate, questions_to_tell, unpaired_difference
@@ -54,7 +54,7 @@ def changes(questions: Content) -> list[Change]:
             name,
             Estimate(**before[name]),
             Estimate(**after[name]),
-            _estimate(paired.get(name)),
+            estimate_of(paired.get(name)),
             tested.get(name),
         )
         for name in before
@@ -78,17 +78,6 @@ def gaps(content: Content) -> dict[str, dict[str, Estimate]]:
         name: {m: unpaired_difference(its[m], first[m]) for m in first if m in its} for name, its in others
     }
     return {name: measures for name, measures in found.items() if measures}
-
-
-def headline(content: Content) -> str:
-    """One sentence that says what tuning changed; empty where nothing was tuned."""
-    verdicts: Sequence[Content] = content.get("verdicts", ())
-    taken = [verdict for verdict in verdicts if verdict["accepted"]]
-    declined = [
-        f"the {v['part']} candidate was turned down: {_declined(v)}" for v in verdicts if v not in taken
-    ]
-    clauses = "; ".join([*_taken(content, taken), *declined])
-    return f"Tuning {'' if taken else 'changed nothing: '}{clauses}." if clauses else ""
 
 
 def decision(verdict: Content) -> str:
@@ -138,51 +127,19 @@ def short(value: float, *, signed: bool = False) -> str:
     return _signed(f"{abs(value):.2f}", value, signed).replace("0.", ".", 1)
 
 
+def per_cent(value: float) -> str:
+    """A share as in a sentence: `64 %`, `7.5 %`."""
+    return f"{100 * value:.3g} %"
+
+
 def round_up(count: int) -> int:
     """To two figures: an estimate of this kind has no more."""
     step = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // step) * step
 
 
-def _taken(content: Content, verdicts: Sequence[Content]) -> Iterator[str]:
-    """A clause for each part in use, with what it brought on the first set of questions."""
-    sets = sets_of(content)
-    name, questions = next(iter(sets.items()))
-    found = {change.measure: change for change in changes(questions)}
-    where = f" on the {name}" if len(sets) > 1 else ""
-    for i, verdict in enumerate(verdicts):
-        verb = "forced" if verdict.get("forced") else "took"
-        clause = f"{'it ' if i else ''}{verb} the {verdict['part']} into use"
-        change, difference = found.get(verdict["measure"]), _estimate(verdict.get("difference"))
-        if change is not None and change.change is not None:
-            values = f"{short(change.before.value)} to {short(change.after.value)}"
-            by = short(change.change.value, signed=True)
-            said = f"{by}, {_interval(change.change)}){'' if change.verdict else CHANCE}"
-            yield f"{clause}: {change.measure} went from {values}{where} ({said}"
-        elif difference is not None:
-            yield f"{clause}: {verdict['measure']} changed by {_by(difference)} where the gate looked"
-        else:
-            yield clause
-
-
-def _declined(verdict: Content) -> str:
-    """The reason in brief where the numbers are all of it, else as the gate wrote it."""
-    difference = _estimate(verdict.get("difference"))
-    if difference is None or (difference.value > 0 and more_than_chance(difference)):
-        return why(verdict).rstrip(".")
-    return f"{verdict['measure']} changed by {_by(difference)}"
-
-
-def _by(difference: Estimate) -> str:
-    chance = "" if more_than_chance(difference) else CHANCE
-    return f"{short(difference.value, signed=True)} ({_interval(difference)}){chance}"
-
-
-def _interval(difference: Estimate) -> str:
-    return f"95 % interval {short(difference.low, signed=True)} to {short(difference.high, signed=True)}"
-
-
-def _estimate(values: Content | None) -> Estimate | None:
+def estimate_of(values: Content | None) -> Estimate | None:
+    """The estimate that JSON keeps; None where there is none."""
     return Estimate(**values) if values else None
 
 

@@ -1,7 +1,8 @@
 """Where questions were lost: the first stage at which a system let go of the right answer.
 
 A row is what an evaluation keeps of one question put to one answering system: `answers`, `relevant`,
-`hits`, `abstained`, `answer`, `citations`, `measures`.
+`hits`, `abstained`, `answer`, `citations`, `measures`. `hits` and `citations` are None where nobody knows
+them, as of another system's answers; then no question is lost there.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ def stage(row: Row, read: int) -> str:
     """One of `STAGES`; `read` is the number of passages that the system reads (`answer.passages`)."""
     if not row["answers"]:
         return UNANSWERABLE[0 if row["abstained"] else 1]
-    relevant = set(row["relevant"])
-    if not relevant:
+    relevant, hits, citations = set(row["relevant"]), row["hits"], row["citations"]
+    if not relevant and (hits is not None or citations is not None):
         return UNKNOWN
-    ranked = [hit["passage"] for hit in row["hits"]]
-    if relevant.isdisjoint(ranked):
+    ranked = None if hits is None else [hit["passage"] for hit in hits]
+    if ranked is not None and relevant.isdisjoint(ranked):
         return "not found"
-    if relevant.isdisjoint(ranked[:read]):
+    if ranked is not None and relevant.isdisjoint(ranked[:read]):
         return "ranked low"
     if row["abstained"]:
         return "refused"
-    if relevant.isdisjoint(citation["passage"] for citation in row["citations"]):
+    if citations is not None and relevant.isdisjoint(citation["passage"] for citation in citations):
         return "cited elsewhere"
     return RIGHT if row["measures"]["F1"] >= ENOUGH else "misread"
 
@@ -94,7 +95,7 @@ def changed(before: Iterable[Row], after: Iterable[Row], read: int) -> dict[str,
 
 
 def _said(row: Row, read: int) -> dict[str, Any]:
-    citations: Sequence[Mapping[str, Any]] = row["citations"]
+    citations: Sequence[Mapping[str, Any]] = row["citations"] or ()
     return {
         "answer": "" if row["abstained"] else row["answer"],
         "stage": stage(row, read),

@@ -13,16 +13,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fieldstone.answer import SEARCH_DEPTH, System, answer, open_system
+from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.evidence import locate, relevant_passages
+from fieldstone.evaluate.fitness import Grader, examine
+from fieldstone.evaluate.lost import answering as answering_rows
 from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
-from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.questions import NEAR_MISS, Question
 from fieldstone.evaluate.report import Evaluation, QuestionSet
+from fieldstone.evaluate.second_look import with_grades, with_support
 from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
+from fieldstone.evaluate.support import SENTENCE, by_ablation, by_entailment
+from fieldstone.evaluate.worst import passages_of, worst
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
+from fieldstone.models import Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
@@ -61,6 +67,9 @@ def evaluate(
     progress: Progress = silent,
     measures: Sequence[str] = DEFAULTS,
     written: Sequence[Example] = (),
+    *,
+    grader: Grader | None = None,
+    support: bool | Reranker = False,
     judging: Judging | None = None,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
@@ -69,6 +78,9 @@ def evaluate(
     systems with the paired difference. Questions whose evidence stands nowhere in the library count for no
     measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
     examples, these are asked as well, as a set of their own, and compared with the questions.
+
+    A `grader` that agrees with people grades the answers. With `support` the generator, or a model of
+    entailment, says how far each citation supports its answer.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -79,9 +91,29 @@ def evaluate(
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
     judged, missing = (judging or judge)(library, questions)
+    kept = workspace.cache / "second_look.jsonl"
+    found = examine(grader, kept, progress) if grader is not None else None
+    look = None
+    if support is not False:
+        look = by_ablation(opened.generator) if support is True else by_entailment(support)
     answering = [name for name in names if "/" in name]
     asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
-    result = measure(asked, judged, answering, progress, measures)
+
+    def put(items: Sequence[Judged]) -> QuestionSet:
+        result = measure(asked, items, answering, progress, measures)
+        rows, told, said = result.rows, dict[str, Any](), list[str]()
+        if look is not None:
+            rows = with_support(rows, library, look, kept, progress)
+            said += [SENTENCE] if support is True else []
+        if grader is not None and found is not None:
+            rows, told = with_grades(rows, grader.generator, found, kept, progress)
+            said.append(told["sentence"])
+        if rows is result.rows and not told:
+            return result
+        again = summarise(rows, items, names, measures)
+        return replace(again, judged=told, passages=result.passages, notes=(*result.notes, *said))
+
+    result = put(judged)
     whole = Evaluation(
         date=datetime.now(UTC),
         settings=settings.model_dump(mode="json"),
@@ -95,9 +127,11 @@ def evaluate(
             tests=result.tests,
             notes=(*result.notes, *whole.notes),
             rows=result.rows,
+            passages=result.passages,
+            judged=result.judged,
         )
     others = judge_examples(library, written)
-    other = measure(asked, others, answering, progress, measures)
+    other = put(others)
     compared = agreement(
         measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
     )
@@ -130,7 +164,15 @@ def measure(
             progress(name, start, len(judged), "questions")
             rows += _ask(system, name, answers, judged[start : start + size], measures)
         progress(name, len(judged), len(judged), "questions")
-    return summarise(rows, judged, list(systems), measures)
+    found = summarise(rows, judged, list(systems), measures)
+    first = next(iter(systems.values()))
+    return replace(found, passages=passages_shown(first.index.library, rows, first.settings))
+
+
+def passages_shown(library: Library, rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, str]:
+    """Id -> text of the passages that a report of these rows shows: those of each system's worst cases."""
+    cases = [case for its in answering_rows(rows).values() for case in worst(its, settings.answer.passages)]
+    return library.passage_texts(library.passages(passages_of(cases)))
 
 
 def summarise(
@@ -234,7 +276,8 @@ def judge_examples(library: Library, examples: Sequence[Example]) -> list[Judged
         about = example.passage_id or next(iter(example.negatives), "")
         source = sources[passages[about].document_id][0] if about in passages else ""
         answers = (example.answer,) if example.kind == "answerable" else ()
-        question = Question(example.id, example.question, answers, source)
+        kind = NEAR_MISS if not answers and example.origin == "synthetic" else ""
+        question = Question(example.id, example.question, answers, source, kind=kind)
         relevant = (frozenset({example.passage_id}),) if example.passage_id in passages else ()
         judged.append(Judged(question, relevant))
     return judged
@@ -246,7 +289,8 @@ def _ask(
     questions = [item.question.question for item in batch]
     deepest = max([SEARCH_DEPTH, *map(depth, measures)])
     began = time.perf_counter()
-    answers: list[Answer] = answer(system, questions) if answering else []
+    reads = read(system, questions) if answering else []
+    answers: list[Answer] = [conclude(system, its) for its in reads]
     found: list[list[Hit]] = [list(given.hits) for given in answers]
     if not answering:
         found = search(system.index, questions, system.settings.search, deepest)
@@ -263,6 +307,7 @@ def _ask(
             "question": item.question.question,
             "answers": list(item.question.answers),
             "source": item.question.source,
+            "kind": item.question.kind,
             "relevant": sorted(id_ for group in item.relevant for id_ in group),
             "hits": [{"passage": h.passage.id, "score": h.score, **h.scores} for h in hits],
         }
@@ -273,7 +318,9 @@ def _ask(
             row |= {
                 "answer": given.text,
                 "abstained": given.abstained,
+                "unsaid": reads[i].readings[0].text if given.abstained and reads[i].readings else "",
                 "confidence": given.confidence,
+                "abstain_below": system.abstain_below,
                 "citations": [
                     {"passage": c.passage_id, "quote": c.quote, "verified": c.verified}
                     for c in given.citations

@@ -15,7 +15,11 @@ _BATCH_TOKENS = 8192
 
 
 class CrossEncoder:
-    """A `Reranker`: the logit of the only label, or of the last one where there are several."""
+    """A `Reranker`: the logit of the only label, or of the last one where there are several.
+
+    A model with a label "entailment" (natural language inference) gives the log-odds of that label: put to it
+    as (premise, hypotheses), it says how surely the premise entails each. `entails` tells such a model.
+    """
 
     def __init__(self, name: str, folder: Path, options: Options) -> None:
         from transformers import AutoModelForSequenceClassification
@@ -26,6 +30,9 @@ class CrossEncoder:
         positions = getattr(self._model.config, "max_position_embeddings", None) or 512
         self.max_tokens = int(min(self._tokenizer.model_max_length, positions, 8192))
         self._frame = framed(self._tokenizer, self.max_tokens)
+        labels = [str(name).casefold() for _, name in sorted(self._model.config.id2label.items())]
+        self.entails = len(labels) > 1 and "entailment" in labels
+        self._label = labels.index("entailment") if self.entails else -1
         self._typed = "token_type_ids" in self._tokenizer.model_input_names
         self.name = name
         self.fingerprint = weights_fingerprint(folder, self.max_tokens, loaded.dtype, cache=options.cache)
@@ -50,6 +57,11 @@ class CrossEncoder:
                 out = self._model(
                     input_ids=ids.to(self._device), attention_mask=mask.to(self._device), **extra
                 )
-            for index, score in zip(batch, out.logits[:, -1].float().tolist(), strict=True):
+            logits = out.logits.float()
+            wanted = logits[:, self._label]
+            if self.entails:
+                others = [label for label in range(logits.shape[1]) if label != self._label]
+                wanted = wanted - logits[:, others].logsumexp(-1)
+            for index, score in zip(batch, wanted.tolist(), strict=True):
                 scores[index] = score
         return scores

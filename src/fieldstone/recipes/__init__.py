@@ -17,6 +17,7 @@ from fieldstone.examples import write_lines
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
 from fieldstone.recipes.build import Build
+from fieldstone.recipes.trackers import check_tracker
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
 from fieldstone.workspace import Workspace
 
@@ -185,6 +186,7 @@ def _run(
     questions: Sequence[Question] = (),
     force: bool = False,
 ) -> Built:
+    check_tracker(settings.report_to)
     with workspace.writing():
         library = workspace.library()
         try:

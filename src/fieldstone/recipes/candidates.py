@@ -51,6 +51,10 @@ def settle(
     """Write the verdict down, then do what it says; a kill in between is made good by the next run."""
     folder = build.workspace.path / "models" / verdict.part / id_
     said = {"verdict": gate.as_json(verdict), **facts}
+    if tracker := build.settings.report_to:
+        from fieldstone.recipes.trackers import tell_tracker
+
+        said["tracker"] = tell_tracker(tracker, build.workspace.path, verdict.candidate)
     write_json(folder / "verdict.json", {**said, "settled": False})
     _carry_out(build, verdict, id_, encoder)
     write_json(folder / "verdict.json", {**said, "settled": True})

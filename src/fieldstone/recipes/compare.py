@@ -131,6 +131,7 @@ def compare(
         if not keep:
             shutil.rmtree(folder / name / "models", ignore_errors=True)
     found = {title: _joined(title, names, runs, judged) for title, judged in sets.items()}
+    found = {title: _with_passages(workspace, its) for title, its in found.items()}
     evaluation = Evaluation(
         date=datetime.now(UTC),
         sets=found,
@@ -259,8 +260,19 @@ def _joined(title: str, names: Sequence[str], runs: Sequence[Run], judged: Seque
     """The set of questions with each recipe as a system that ran once a seed; its rows name both."""
     from fieldstone.evaluate.run import summarise
 
-    rows = [{**row, "system": f"{run.recipe}, seed {run.seed}"} for run in runs for row in run.rows[title]]
-    return replace(summarise(_by_seed(title, runs), judged, names), rows=rows)
+    return summarise(_by_seed(title, runs), judged, names)
+
+
+def _with_passages(workspace: Workspace, questions: QuestionSet) -> QuestionSet:
+    """With the passages that the report shows; every recipe had the same."""
+    from fieldstone.evaluate.run import passages_shown
+
+    library = workspace.library()
+    try:
+        settings = choose_settings(None, workspace.stored_settings())
+        return replace(questions, passages=passages_shown(library, questions.rows, settings))
+    finally:
+        library.close()
 
 
 def _agreement(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]) -> Agreement:

@@ -13,6 +13,7 @@ from fieldstone.errors import QuestionsError
 from fieldstone.examples import SPLITS
 from fieldstone.in_use import keep_trust, reranking_model
 from fieldstone.recipes.candidates import kept_verdict, put_to_gate, settle, verdicts_of
+from fieldstone.recipes.curves import curves_of
 from fieldstone.recipes.dev import (
     answer_scores,
     answerable,
@@ -337,6 +338,7 @@ def report(build: Build) -> dict[str, Any]:
             verdicts=verdicts,
             agreement=_agreement(sets, asking),
             versions={name: version(name) for name in VERSIONS},
+            curves=tuple(curves_of(build.workspace.path, [str(v["candidate"]) for v in verdicts])),
         ),
     )
     return {"inputs": inputs, "report": str(paths.json), "page": str(paths.html)}
