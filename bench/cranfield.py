@@ -9,8 +9,6 @@ checked against ir_measures (trec_eval) in the same run.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import tempfile
 import time
 from itertools import combinations
@@ -18,11 +16,13 @@ from pathlib import Path
 
 import ir_measures
 
+from fieldstone.evaluate.benchmarks.beir import read_beir, read_qrels
+from fieldstone.evaluate.benchmarks.benchmark import Benchmark
+from fieldstone.evaluate.benchmarks.library import put
 from fieldstone.evaluate.compare import Estimate, bootstrap_mean, paired_difference
 from fieldstone.evaluate.measures import ndcg_at, recall_at
-from fieldstone.library import FileRow, Library
+from fieldstone.library import Library
 from fieldstone.models import load_encoder
-from fieldstone.records import Document, Passage
 from fieldstone.search import Index, search
 from fieldstone.search.dense import DenseIndex
 from fieldstone.search.embed import embed_library
@@ -39,7 +39,7 @@ SYSTEMS = {
 }
 MEASURES = {"nDCG@10": ir_measures.nDCG @ 10, "recall@10": ir_measures.R @ 10}
 
-Judgements = dict[str, dict[str, int]]
+Judgements = dict[str, dict[str, float]]
 
 
 def main() -> None:
@@ -48,16 +48,18 @@ def main() -> None:
     data(parser, "folder", "cranfield")
     parser.add_argument("--encoder", default="embedded:minilm")
     arguments = begin(parser)
-    texts = _read_texts(arguments.folder / "corpus.jsonl")
-    queries = _read_texts(arguments.folder / "queries.jsonl")
-    judged = _read_judgements(arguments.folder / "qrels" / "test.tsv")
+    read = read_beir(arguments.folder)
+    queries = {question.id: question.question for question in read.questions}
+    judged = {query: dict(read.grades[query]) for query in queries}
     asked = sorted(judged, key=int)
     origins = arguments.folder / "qrels" / "source_code_minus1.tsv"
-    papers = _read_judgements(origins) if origins.exists() else {}
+    papers: Judgements = {}
+    for query, paper, grade in read_qrels(origins, []) if origins.exists() else ():
+        papers.setdefault(query, {})[paper] = grade
     clusters = ["/".join(papers.get(query, {f"question {query}": 0})) for query in asked]
 
     with tempfile.TemporaryDirectory() as folder:
-        index, names = _build(Path(folder), texts, arguments.encoder, arguments.threads)
+        index, names = _build(Path(folder), read, arguments.encoder, arguments.threads)
         print(f"{len(asked)} questions of {len(set(clusters))} papers; empty documents stay unfindable\n")
         ran = {}
         for name, settings in SYSTEMS.items():
@@ -84,21 +86,12 @@ def main() -> None:
     print(f"checked: all {len(SYSTEMS) * len(MEASURES)} means equal those of ir_measures to 1e-9")
 
 
-def _build(
-    folder: Path, texts: dict[str, str], encoder_name: str, threads: int
-) -> tuple[Index, dict[str, str]]:
+def _build(folder: Path, read: Benchmark, encoder_name: str, threads: int) -> tuple[Index, dict[str, str]]:
     """A library of one passage a document, indexed; and document id -> the collection's number."""
     library = Library(folder / "library.db", create=True)
-    library.add_root("", str(folder))
-    names = {}
-    for number, text in texts.items():
-        if not text:
-            continue
-        document = Document.new(f"{number}.txt", "", text)
-        passage = Passage(document.id, document.id, text, 0, len(text))
-        library.put_file(FileRow(document.source, "", document.id, "beir", len(text)), [document])
-        library.put_passages(document.id, "whole", [passage])
-        names[document.id] = number
+    put(library, read)
+    texts = library.passage_texts()
+    names = {document.id: document.source for document in read.documents}
     encoder = load_encoder(encoder_name, threads=threads)
     sizes = encoder.count_tokens(list(texts.values()))
     long = sum(size > encoder.max_tokens - 2 for size in sizes)
@@ -123,26 +116,9 @@ def _measured(
 def _oracle(
     measure: ir_measures.Measure, asked: list[str], rankings: list[list[str]], judged: Judgements
 ) -> float:
+    qrels = {query: {id_: int(grade) for id_, grade in its.items()} for query, its in judged.items()}
     run = {q: {id_: -float(i) for i, id_ in enumerate(r)} for q, r in zip(asked, rankings, strict=True)}
-    return float(ir_measures.calc_aggregate([measure], judged, run)[measure])
-
-
-def _read_texts(path: Path) -> dict[str, str]:
-    """Number -> text; where the text does not begin with the title already, the title goes before it."""
-    texts = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        title, text = row.get("title", "").strip(), row["text"].strip()
-        texts[row["_id"]] = text if text.startswith(title) else f"{title}\n{text}"
-    return texts
-
-
-def _read_judgements(path: Path) -> Judgements:
-    judged: Judgements = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            judged.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-    return judged
+    return float(ir_measures.calc_aggregate([measure], qrels, run)[measure])
 
 
 def _range(estimate: Estimate | None, sign: str = "+") -> str:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fieldstone.errors import QuestionsError
-from fieldstone.evaluate.questions import Question, read_questions
+from fieldstone.evaluate.questions import NEAR_MISS, Question, read_questions
 
 ONE = {"id": "q1", "question": "When was Kö founded?", "answers": ["1853", "in 1853"], "source": "a/b.txt"}
 TWO = {"question": "Who sank it?", "answers": [], "source": "a/b.txt", "evidence": None, "other": 1}
@@ -102,7 +102,7 @@ def test_squad(tmp_path):
     evidence = "Kö was founded in 1853."
     assert read_questions(write(tmp_path / "dev.json", SQUAD)) == [
         Question("a", "When?", ("1853",), "Harbour", evidence),
-        Question("b", "Why?", (), "Harbour", evidence),
+        Question("b", "Why?", (), "Harbour", evidence, NEAR_MISS),
     ]
 
 

@@ -145,6 +145,40 @@ def option(place: int, text: str) -> str:
     return f"{chr(ord('A') + place)}) {text}"
 
 
+# MMLU's own layout (Hendrycks et al. 2021), for its figures to be comparable; of the letters after "Answer:"
+# the likeliest is taken.
+def choice_prompt(
+    subject: str,
+    shots: Sequence[tuple[str, Sequence[str], str]],
+    question: str,
+    options: Sequence[str],
+    background: Sequence[str] = (),
+) -> Prompt:
+    """A question with lettered options, to be followed by a space and a letter.
+
+    `shots` are examples with their letters; `background` are passages that may help.
+    """
+    about = f" about {subject.replace('_', ' ')}" if subject else ""
+    parts = [f"The following are multiple choice questions (with answers){about}.\n"]
+    parts += [f"{_lettered(asked, its)}\nAnswer: {letter}\n" for asked, its, letter in shots]
+    parts += [f"Background: {text.strip()}\n" for text in background]
+    return Prompt(prefix="\n".join([*parts, _lettered(question, options)]) + "\nAnswer", text=":")
+
+
+def _lettered(question: str, options: Sequence[str]) -> str:
+    return "\n".join([question, *(f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(options))])
+
+
+def asked_with_passages(texts: Sequence[str], question: str) -> Prompt:
+    """Passages and a question for a chat model of which nothing is known."""
+    numbered = "\n\n".join(f"[{n}] {text.strip()}" for n, text in enumerate(texts, start=1))
+    return Prompt(
+        text=f"{numbered}\n\nAnswer from these passages alone, as briefly as you can and without any "
+        f"explanation. If they do not answer, reply: {REFUSAL}.\n\nQuestion: {question.strip()}",
+        chat=True,
+    )
+
+
 def claim_question(claim: str) -> str:
     """A claim as a question, to be answered with yes or no."""
     return f"Is it true that {claim.strip().rstrip('.')}?"

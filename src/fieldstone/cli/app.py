@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from fieldstone.cli.add import add
 from fieldstone.cli.ask import ask
+from fieldstone.cli.benchmark import benchmark
 from fieldstone.cli.build import build
 from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
@@ -66,8 +67,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, compare, rollback,
-    recipes, doctor,
+    build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
+    rollback, recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

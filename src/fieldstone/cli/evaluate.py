@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldstone.cli.options import Json, Quiet, Set, WorkspacePath
+from fieldstone.cli.options import Json, Quiet, Reports, Set
 
 if TYPE_CHECKING:
+    from fieldstone.evaluate.answers import Given
     from fieldstone.evaluate.fitness import Grader
+    from fieldstone.evaluate.report import Evaluation
     from fieldstone.models import Reranker
     from fieldstone.settings import Settings
 
 
 def evaluate(
     ctx: typer.Context,
-    workspace: WorkspacePath,
     questions: Annotated[
         Path,
         typer.Option(
             metavar="FILE", help="Questions with their answers: JSON Lines, or SQuAD.", show_default=False
         ),
     ],
+    workspace: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="WORKSPACE",
+            help="The folder that `fieldstone build` made; not needed with --answers or --endpoint.",
+            show_default=False,
+        ),
+    ] = None,
     systems: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +65,26 @@ def evaluate(
         int, typer.Option(min=0, help="Ask only so many questions, drawn by chance; 0 asks all.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Which questions chance draws.")] = 0,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answers of another system, a JSON object a line. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask an OpenAI-compatible server: http://host:port/v1#model.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        bool, typer.Option("--context", help="Hand the endpoint the passages that the workspace finds.")
+    ] = False,
+    reports: Reports = None,
     support: Annotated[
         bool,
         typer.Option("--support", help="Let the generator say how far each citation supports its answer."),
@@ -93,44 +122,77 @@ def evaluate(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Measure a workspace on questions with known answers.
+    """Measure a workspace, or any other system, on questions with known answers.
 
     Compares ways to search and to answer. Each number comes with its 95 % interval; a report is written
-    into the workspace.
+    into the workspace. Other systems are measured by --answers and --endpoint; with --systems, beside those
+    of the workspace.
     """
     from fieldstone.cli import progress
-    from fieldstone.cli.measured import show_measured
     from fieldstone.cli.options import settings_of
-    from fieldstone.cli.output import show, show_json
-    from fieldstone.errors import QuestionsError
+    from fieldstone.errors import QuestionsError, SettingsError
+    from fieldstone.evaluate.any_system import Ours, asked_of_endpoint, evaluate_answers
     from fieldstone.evaluate.named import DEFAULTS, check_names
-    from fieldstone.evaluate.questions import read_questions
-    from fieldstone.evaluate.report import as_json, write_report
+    from fieldstone.evaluate.questions import drawn, read_questions
     from fieldstone.evaluate.run import evaluate as run
     from fieldstone.models import load_reranker
+    from fieldstone.recipes import choose_settings
     from fieldstone.recipes.compare import written_questions
     from fieldstone.workspace import open_workspace
 
     wanted = check_names(measures.split(",")) if measures else DEFAULTS
-    opened = open_workspace(workspace)
-    asked = read_questions(questions)
-    if 0 < limit < len(asked):
-        drawn = set(random.Random(seed).sample(range(len(asked)), limit))
-        asked = [question for place, question in enumerate(asked) if place in drawn]
-    written = written_questions(opened, limit) if synthetic else []
+    others = bool(answers or endpoint)
+    if workspace is None and (context or systems or synthetic or not others):
+        raise SettingsError("name a WORKSPACE, or measure another system with --answers or --endpoint alone")
+    if context and not endpoint:
+        raise SettingsError("--context hands passages to an endpoint: give --endpoint URL with it")
+    if others and (synthetic or support or entailment):
+        raise SettingsError(
+            "--synthetic, --support and --entailment are about the workspace; leave out --answers, --endpoint"
+        )
+    opened = open_workspace(workspace) if workspace else None
+    asked = drawn(read_questions(questions), limit, seed)
+    written = written_questions(opened, limit) if opened and synthetic else []
     if synthetic and not written:
         raise QuestionsError(
             f"{workspace} has written no questions for its report; type: fieldstone synthesize {workspace}"
         )
     names = [name.strip() for name in systems.split(",")] if systems else []
-    settings = settings_of(opened, changes)
-    grader = _grader(judge, judged, least_kappa, settings)
+    settings = settings_of(opened, changes) if opened else None
+    grader = _grader(judge, judged, least_kappa, settings or choose_settings(None, {}, flags=changes or ()))
     looked: bool | Reranker = support
     if entailment is not None:
-        looked = load_reranker(entailment, device=settings.models.device)
+        looked = load_reranker(entailment, device=settings.models.device if settings else "auto")
+    ours = Ours(opened, settings, tuple(names)) if opened and settings else None
+    into = reports or (opened.reports if opened else Path("reports"))
+    given: list[Given] = []
+    failed: tuple[str, ...] = ()
+    kept: Path | None = None
     with progress.shown(quiet or ctx.obj) as told:
-        evaluation = run(opened, settings, asked, names, told, wanted, written, grader=grader, support=looked)
-    paths = write_report(opened.reports, evaluation)
+        if others or ours is None:
+            if endpoint:
+                given, failed, kept = asked_of_endpoint(
+                    endpoint, asked, into, ours if context else None, told
+                )
+            evaluation = evaluate_answers(asked, answers or (), given, ours, told, wanted, grader)
+            evaluation = replace(evaluation, notes=(*evaluation.notes, *failed))
+        else:
+            evaluation = run(
+                ours.workspace, ours.settings, asked, names, told, wanted, written,
+                grader=grader, support=looked,
+            )  # fmt: skip
+    show_evaluation(evaluation, into, json=json)
+    if kept and not failed:
+        kept.unlink()
+
+
+def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
+    """Write the report into a folder of `into`, and show what was found."""
+    from fieldstone.cli.measured import show_measured
+    from fieldstone.cli.output import show, show_json
+    from fieldstone.evaluate.report import as_json, write_report
+
+    paths = write_report(into, evaluation)
     if json:
         show_json(as_json(evaluation) | {"report": {k: str(v) for k, v in paths._asdict().items()}})
         return

@@ -44,6 +44,14 @@ Measure = Annotated[
         show_default=False,
     ),
 ]
+Reports = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the report goes. Without it: WORKSPACE/reports, or ./reports where there is none.",
+        show_default=False,
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Take what was tuned into use even if it does not win; recorded.")
 ]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from fieldstone.evaluate.questions import Question
-from fieldstone.quotes import Span, find, find_words
+from fieldstone.quotes import Span, find, find_words, sentences
 from fieldstone.records import Document, Passage
 
 # A character that writes a word or a syllable by itself is a word; everything else is divided by what is
@@ -88,6 +88,36 @@ def relevant_spans(question: Question, text: str) -> list[Span]:
 def relevant_passages(spans: Collection[Span], passages: Iterable[Passage]) -> frozenset[str]:
     """Ids of the passages that overlap one of the spans; all of the same document."""
     return frozenset(p.id for p in passages if any(p.start < end and start < p.end for start, end in spans))
+
+
+def telling(question: Question) -> list[str]:
+    """The sentences of the evidence that hold an answer; all of them where none does in so many words."""
+    text = question.evidence.strip()
+    answers = relevant_spans(question, text)
+    return [text[a:b] for a, b in sentences(text) if any(a < end and start < b for start, end in answers)]
+
+
+def holds_evidence(text: str, question: Question, told: Collection[str]) -> bool:
+    """Whether a text of whatever system holds what answers the question, or is a piece of it.
+
+    `told`: the `telling` sentences of the question; one of which the text has most words counts as held. A
+    piece must have the answer, or half of it at least. Without evidence an answer must stand in the text.
+    Letters and digits alone are compared.
+    """
+    if not question.evidence.strip():
+        return bool(relevant_spans(question, text))
+    whole, piece = _letters(question.evidence), _letters(text)
+    if not piece:
+        return False
+    if piece in whole:
+        answers = [its for answer in question.answers if (its := _letters(answer)) and its in whole]
+        halves = (its for its in answers if piece in its and 2 * len(piece) >= len(its))
+        return not answers or any(its in piece for its in answers) or any(halves)
+    return any(relevant_spans(replace(question, evidence=sentence), text) for sentence in told)
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _exactly(quote: str, text: str) -> list[Span]:

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -48,7 +48,8 @@ class Case:
     found, best first; None if not known. `answer`: None if the system only searched. `cited`: ids of the
     cited passages, one a citation. `support`: how far each citation supports the answer, 0..1; None if not
     looked at. `correct`: the grade that a judge or a person gave, 0..1, and 0 for an abstention from an
-    answerable question; None if nobody did. `seconds`: what the question took.
+    answerable question; None if nobody did. `seconds`: what the question took. `grades`: how relevant a
+    passage is, by its id; empty: all that are relevant are so alike.
     """
 
     question: Question
@@ -60,6 +61,7 @@ class Case:
     support: tuple[float, ...] | None = None
     correct: float | None = None
     seconds: float | None = None
+    grades: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
@@ -144,9 +146,10 @@ def _mrr(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> 
     return measures.reciprocal_rank(ranked, relevant, k)
 
 
-def _ndcg(k: int, ranked: Sequence[str], relevant: Sequence[Collection[str]]) -> float | None:
-    """Every relevant passage has grade 1."""
-    return measures.ndcg_at(k, ranked, {id_: 1.0 for group in relevant for id_ in group})
+def _ndcg(case: Case, k: int) -> float | None:
+    """Without grades every relevant passage has grade 1."""
+    grades = case.grades or {id_: 1.0 for group in case.relevant for id_ in group}
+    return measures.ndcg_at(k, case.ranked or (), grades)
 
 
 _CORRECT = Measure(lambda c: c.correct is not None, lambda c, _: c.correct)
@@ -157,7 +160,7 @@ MEASURES = {
     "precision@k": _ranking(measures.precision_at),
     "MRR@k": _ranking(_mrr),
     "MAP@k": _ranking(measures.average_precision_at),
-    "nDCG@k": _ranking(_ndcg),
+    "nDCG@k": Measure(lambda c: c.ranked is not None, _ndcg),
     "EM": _wording(measures.exact_match),
     "F1": _wording(measures.token_f1),
     "ROUGE-L": _wording(overlap.rouge_l),

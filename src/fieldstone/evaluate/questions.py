@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,21 +55,7 @@ def read_questions(path: Path) -> list[Question]:
 
     Raises QuestionsError, which names the file and up to five bad lines with what is wrong with each.
     """
-    questions: dict[str, Question] = {}
-    places: dict[str, str] = {}
-    problems: list[str] = []
-    for place, entry in _entries(path):
-        try:
-            question = _question(json.loads(entry) if isinstance(entry, str) else entry)
-            if question.id in places:
-                raise ValueError(f"the id {question.id!r} stands already in {places[question.id]}")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{place}: {error}")
-            continue
-        if not question.id:
-            question = replace(question, id=_new_id(question, places))
-        places[question.id] = place
-        questions[question.id] = question
+    questions, problems = parse_questions(path)
     if problems:
         shown = "\n  ".join(problems[:SHOWN])
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -78,29 +65,75 @@ def read_questions(path: Path) -> list[Question]:
         )
     if not questions:
         raise QuestionsError(f"{path} holds no question; write one a line, such as {FORM}")
-    return list(questions.values())
+    return questions
 
 
-def _entries(path: Path) -> Iterable[tuple[str, Any]]:
-    """Each question's place in the file, and its JSON as text or as parsed."""
-    text = _text(path)
+def parse_questions(path: Path) -> tuple[list[Question], list[str]]:
+    """The questions of a file that can be read, and of each that cannot, where it stands and what is wrong.
+
+    Raises QuestionsError when the file itself cannot be read.
+    """
+    questions: dict[str, Question] = {}
+    places: dict[str, str] = {}
+    problems: list[str] = []
+    for place, entry in _entries(path):
+        try:
+            question = _question(entry)
+            if question.id in places:
+                raise ValueError(f"the id {question.id!r} stands already in {places[question.id]}")
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        if not question.id:
+            question = replace(question, id=_new_id(question, places))
+        places[question.id] = place
+        questions[question.id] = question
+    return list(questions.values()), problems
+
+
+def drawn(questions: Sequence[Question], most: int, seed: int = 0) -> list[Question]:
+    """So many of the questions, by chance and in their order; 0: all of them."""
+    if not 0 < most < len(questions):
+        return list(questions)
+    places = sorted(random.Random(seed).sample(range(len(questions)), most))
+    return [questions[place] for place in places]
+
+
+def json_values(path: Path) -> Iterator[tuple[str, object]]:
+    """Each value of a file of JSON Lines, or of one JSON list, with its place.
+
+    A ValueError stands for a value that is damaged. Raises QuestionsError when the file cannot be read.
+    """
+    text = read_text(path)
+    whole = _loaded(text)
+    if isinstance(whole, list):
+        yield from ((f"entry {number}", entry) for number, entry in enumerate(whole, 1))
+    elif not isinstance(whole, ValueError):
+        yield "line 1", whole
+    else:  # split at line feeds alone: JSON text may hold other line separators
+        lines = enumerate(text.split("\n"), 1)
+        yield from ((f"line {number}", _loaded(line)) for number, line in lines if line.strip())
+
+
+def _loaded(text: str) -> object:
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError):
-        whole = None
-    match whole:
-        case {"data": [*articles]}:
-            return _squad(path, articles)
-        case [*entries]:
-            return ((f"entry {number}", entry) for number, entry in enumerate(entries, 1))
-        case {}:
-            return [("line 1", whole)]
-        case _:  # split at line feeds alone: JSON text may hold other line separators
-            lines = enumerate(text.split("\n"), 1)
-            return ((f"line {number}", line) for number, line in lines if line.strip())
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return ValueError(str(error))
 
 
-def _text(path: Path) -> str:
+def _entries(path: Path) -> Iterator[tuple[str, object]]:
+    """Each question's place in the file and what stands there; the questions of SQuAD in our form."""
+    for place, value in json_values(path):
+        match value:
+            case {"data": [*articles]}:
+                yield from _squad(articles)
+            case _:
+                yield place, value
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, in any of the usual encodings. Raises QuestionsError."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -117,32 +150,53 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _squad(path: Path, articles: Iterable[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The questions of a SQuAD file in our form; its repeated answers once."""
-    a = p = 0
-    try:
-        for a, article in enumerate(articles):
+def _squad(articles: Iterable[Any]) -> Iterator[tuple[str, object]]:
+    """The questions of a SQuAD file in our form; its repeated answers once.
+
+    An article without a title is known by its place. JSQuAD's contexts begin with the title and "[SEP]",
+    which are no part of the document.
+    """
+    for a, article in enumerate(articles):
+        place = f"data[{a}]"
+        try:
             for p, paragraph in enumerate(article["paragraphs"]):
+                place = f"data[{a}].paragraphs[{p}]"
+                head, separator, text = str(paragraph["context"]).partition("[SEP]")
+                context = text.strip() if separator else head
+                source = article.get("title") or f"data[{a}]"
                 for q, qa in enumerate(paragraph["qas"]):
-                    answers = [] if qa.get("is_impossible") else [given["text"] for given in qa["answers"]]
-                    entry = {
-                        "id": qa.get("id"),
-                        "question": qa.get("question"),
-                        "answers": list(dict.fromkeys(answers)),
-                        "source": article["title"],
-                        "evidence": paragraph["context"],
-                        "kind": NEAR_MISS if qa.get("is_impossible") else "",
-                    }
-                    yield f"data[{a}].paragraphs[{p}].qas[{q}]", entry
+                    yield f"{place}.qas[{q}]", _squad_question(qa, source, context)
+        except (KeyError, TypeError, AttributeError) as error:
+            yield place, _no_squad(error)
+
+
+def _squad_question(qa: Any, source: object, context: str) -> object:
+    try:
+        given = [] if qa.get("is_impossible") else [answer["text"] for answer in qa["answers"]]
+        answers = list(dict.fromkeys(given))
     except (KeyError, TypeError, AttributeError) as error:
-        raise QuestionsError(
-            f"{path} looks like SQuAD, but data[{a}].paragraphs[{p}] is not as in SQuAD "
-            f"({type(error).__name__}: {error}); write one question a line instead, such as {FORM}"
-        ) from None
+        return _no_squad(error)
+    return {
+        "id": qa.get("id"),
+        "question": qa.get("question"),
+        "answers": answers,
+        "source": source,
+        "evidence": context,
+        "kind": NEAR_MISS if qa.get("is_impossible") else "",
+    }
+
+
+def _no_squad(error: Exception) -> ValueError:
+    return ValueError(
+        f"this looks like SQuAD, but is not as in SQuAD ({type(error).__name__}: {error}); "
+        f"write one question a line instead, such as {FORM}"
+    )
 
 
 def _question(entry: object) -> Question:
     """Raises ValueError, which says what is wrong with the entry."""
+    if isinstance(entry, ValueError):
+        raise entry
     if not isinstance(entry, dict):
         raise ValueError(f"this is no JSON object; write it as {FORM}")
     answers = entry.get("answers")

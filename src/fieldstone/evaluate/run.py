@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,10 +45,18 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A question with the passages that are relevant to it, one group a piece of evidence."""
+    """A question with the passages that are relevant to it, one group a piece of evidence.
+
+    `grades`: how relevant each is, where some are more so than others.
+    """
 
     question: Question
     relevant: tuple[frozenset[str], ...]
+    grades: Mapping[str, float] = field(default_factory=dict)
+
+
+Judging = Callable[[Library, Sequence[Question]], tuple[list[Judged], tuple[str, ...]]]
+"""How the relevant passages are found: `judge` by the evidence, a benchmark by what it says itself."""
 
 
 def evaluate(
@@ -62,6 +70,7 @@ def evaluate(
     *,
     grader: Grader | None = None,
     support: bool | Reranker = False,
+    judging: Judging | None = None,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
 
@@ -81,7 +90,7 @@ def evaluate(
     variants = {name: _variant(used, name) for name in names}
     opened = open_system(workspace, _most_needed(used, variants.values()))
     library = opened.index.library
-    judged, missing = judge(library, questions)
+    judged, missing = (judging or judge)(library, questions)
     kept = workspace.cache / "second_look.jsonl"
     found = examine(grader, kept, progress) if grader is not None else None
     look = None
@@ -176,7 +185,8 @@ def summarise(
 
     There is a row a question and system; of a system that ran several times, a row a question and `seed`.
     """
-    unanswerable = sum(not item.question.answerable for item in judged)
+    # where a passage is relevant, a question without answers has one that is not known
+    unanswerable = sum(not item.question.answerable and not item.relevant for item in judged)
     found = measured(rows, judged, systems, measures)
     return QuestionSet(
         estimates(found),
@@ -290,7 +300,7 @@ def _ask(
     asked = [name for name in dict.fromkeys((*measures, *DEFAULTS)) if depth(name) <= reach]
     for i, (item, hits) in enumerate(zip(batch, found, strict=True)):
         ranked = tuple(hit.passage.id for hit in hits)
-        case = Case(item.question, item.relevant, ranked, seconds=seconds)
+        case = Case(item.question, item.relevant, ranked, seconds=seconds, grades=item.grades)
         row: dict[str, Any] = {
             "system": name,
             "id": item.question.id,
