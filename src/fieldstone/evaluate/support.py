@@ -106,7 +106,8 @@ def ablate(
 
 
 def by_ablation(generator: Generator) -> Look:
-    """Support as the generator's own log-probabilities tell it."""
+    """Support as the generator's own log-probabilities tell it. Raises ModelError if it gives none."""
+    generator.score([likelihood_prompt("")], [" Why?"])  # better now than after all questions are answered
     return lambda cited, path, told: [found.support for found in ablate(generator, cited, path, told)]
 
 
