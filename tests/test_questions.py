@@ -102,7 +102,7 @@ def test_squad(tmp_path):
     evidence = "Kö was founded in 1853."
     assert read_questions(write(tmp_path / "dev.json", SQUAD)) == [
         Question("a", "When?", ("1853",), "Harbour", evidence),
-        Question("b", "Why?", (), "Harbour", evidence),
+        Question("b", "Why?", (), "Harbour", evidence, "near miss"),
     ]
 
 

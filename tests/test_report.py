@@ -337,7 +337,7 @@ def test_all_that_the_page_shows_of_several_systems_stands_in_the_json():
     assert page.open == page.links == []
     for found in content["coverage"].values():
         area, excess = (f"{found[key]:.2f}".removeprefix("0") for key in ("aurc", "excess"))
-        assert f"{area} {excess} above the best order" in words
+        assert f"{area} {excess} above the best" in words
         for name in ("coverage", "risk", "precision", "recall", "f1"):
             its = found["chosen"][name]
             shown = [f"{its[key]:.2f}".removeprefix("0") for key in ("value", "low", "high")]

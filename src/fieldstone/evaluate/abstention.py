@@ -26,7 +26,7 @@ from fieldstone.evaluate.measures import token_f1
 
 Row = Mapping[str, Any]
 
-WRONG = f"an answer whose F1 is below {ENOUGH}; any answer where the documents hold none"
+WRONG = f"an answer whose F1 is below {ENOUGH}, and any answer where the documents hold none"
 
 POINTS = 24
 """So many points of a curve are kept, at most; they lie at equal steps of coverage."""

@@ -113,7 +113,7 @@ def _rows(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def _area(found: Content) -> str:
     if found["aurc"] is None:
         return ""
-    return f'{short(found["aurc"])}<span class="range">{short(found["excess"])} above the best order</span>'
+    return f'{short(found["aurc"])}<span class="range">{short(found["excess"])} above the best</span>'
 
 
 def _estimate(values: Content | None) -> str:
