@@ -31,8 +31,15 @@ ENOUGH = 0.5
 """From this F1 on an answer counts as right."""
 
 
+def tells(row: Row) -> bool:
+    """Whether it is known what to answer: not where a passage is relevant, and no answer is given."""
+    return bool(row["answers"]) or not row.get("relevant")
+
+
 def stage(row: Row, read: int) -> str:
     """One of `STAGES`; `read` is the number of passages that the system reads (`answer.passages`)."""
+    if not tells(row):
+        return UNKNOWN
     if not row["answers"]:
         return UNANSWERABLE[0 if row["abstained"] else 1]
     relevant, hits, citations = set(row["relevant"]), row["hits"], row["citations"]
