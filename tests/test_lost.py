@@ -123,5 +123,6 @@ def test_nothing_is_lost_where_hits_and_citations_are_not_known():
     row = {"answers": ["ten"], "relevant": ["a"], "hits": None, "citations": None, "abstained": False}
     assert stage(row | {"measures": {"F1": 1.0}}, 4) == "right"
     assert stage(row | {"measures": {"F1": 0.0}}, 4) == "misread"
+    assert stage(row | {"measures": {}, "answer": "ten"}, 4) == "right"
     assert stage(row | {"abstained": True}, 4) == "refused"
     assert stage(row | {"relevant": [], "measures": {"F1": 1.0}}, 4) == "right"

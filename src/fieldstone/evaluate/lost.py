@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fieldstone.evaluate.measures import token_f1
+
 Row = Mapping[str, Any]
 
 RIGHT, REFUSED_RIGHTLY = "right", "refused rightly"
@@ -54,7 +56,9 @@ def stage(row: Row, read: int) -> str:
         return "refused"
     if citations is not None and relevant.isdisjoint(citation["passage"] for citation in citations):
         return "cited elsewhere"
-    return RIGHT if row["measures"]["F1"] >= ENOUGH else "misread"
+    f1 = row["measures"].get("F1")
+    right = token_f1(row["answer"], row["answers"]) if f1 is None else f1
+    return RIGHT if right >= ENOUGH else "misread"
 
 
 def answering(rows: Iterable[Row]) -> dict[str, list[Row]]:
