@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fieldstone import choose_settings, create_workspace, load_recipe, read_questions, write_report
 from fieldstone.evaluate.run import evaluate
+from fieldstone.evaluate.significance import more_than_chance
 from fieldstone.recipes import run
 
 HERE = Path(__file__).parent
@@ -27,6 +28,6 @@ for name, measures in evaluation.systems.items():
         print(f"  {measure:18} {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})")
 for pair, differences in evaluation.differences.items():
     for measure, difference in differences.items():
-        if difference.beyond_noise and measure != "seconds":
+        if more_than_chance(difference, evaluation.tests[pair].get(measure)) and measure != "seconds":
             print(f"{pair}: {measure} {difference.value:+.2f} is more than chance")
 print(write_report(workspace.reports, evaluation).html)

@@ -64,14 +64,15 @@ def _table(found: Sequence[Change], drawn: bool) -> Iterator[Text]:
             row.append(f"  {_number(its.low, '+'):>6} {_number(its.high, '+'):>6}", "dim")
             row.append("  ")
             if drawn:
-                row.append(_plot(its, reach, colour) if _span(its) <= WHOLE else " " * PLOT)
+                told = bool(change.verdict)
+                row.append(_plot(its, reach, colour, told) if _span(its) <= WHOLE else " " * PLOT)
             row.append(f" {change.verdict}", f"bold {colour}")
         row.rstrip()
         yield row
 
 
-def _plot(estimate: Estimate, reach: float, colour: str) -> Text:
-    """The interval as a line with a dot, hollow where it takes in 0."""
+def _plot(estimate: Estimate, reach: float, colour: str, told: bool) -> Text:
+    """The interval as a line with a dot, hollow where the change may be chance."""
 
     def at(value: float) -> int:
         return round((value / reach + 1) / 2 * (PLOT - 1))
@@ -80,7 +81,7 @@ def _plot(estimate: Estimate, reach: float, colour: str) -> Text:
     cells[PLOT // 2] = "┊"
     low, high = at(estimate.low), at(estimate.high)
     cells[low : high + 1] = "─" * (high - low + 1)
-    cells[at(estimate.value)] = "●" if estimate.beyond_noise else "○"
+    cells[at(estimate.value)] = "●" if told else "○"
     drawn = Text("".join(cells), colour)
     drawn.highlight_words(["┊"], "not bold dim default")
     return drawn

@@ -86,11 +86,11 @@ def tests(found: Measured) -> dict[str, dict[str, Test]]:
     for measure, pair, a, b in _pairs(found):
         if measure not in QUANTILES:
             by_measure.setdefault(measure, {})[pair] = (a, b)
-    kept: dict[str, dict[str, Test]] = {}
+    kept: dict[str, dict[str, Test]] = {_named(*pair): {} for pair in combinations(found.systems, 2)}
     for measure, pairs in by_measure.items():
         weighed = weigh(pairs, found.clusters, less_is_better=measure in LESS_IS_BETTER)
         for pair, test in weighed.items():
-            kept.setdefault(pair, {})[measure] = test
+            kept[pair][measure] = test
     return kept
 
 
