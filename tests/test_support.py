@@ -91,6 +91,15 @@ def test_what_says_so_gains_more_than_what_does_not():
     assert wrong < other
 
 
+def test_a_generator_that_cannot_score_is_refused_before_any_work():
+    class Mute(FakeGenerator):
+        def score(self, prompts, completions):
+            raise ModelError("it gives no log-probabilities")
+
+    with pytest.raises(ModelError, match="no log-probabilities"):
+        by_ablation(Mute())
+
+
 def test_support_rises_with_the_gain_and_stays_a_probability():
     gains = [-1e6, -5.0, -1.0, 0.0, 1.0, 5.0, 1e6]
     found = [Ablation(gain, 1e6).support for gain in gains]

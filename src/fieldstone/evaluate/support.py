@@ -30,9 +30,21 @@ BATCH = 4
 SUPPORTED = 0.5
 """The support from which on a passage counts as saying so."""
 
-CONSTANT, SLOPE = 0.0, 1.0
+CONSTANT, SLOPE = -2.21, 2.33
+"""Log-odds of support at no gain, and what each unit of gain adds.
 
-SENTENCE = "Support"
+Fitted with SmolLM2-135M on 126 cases of half of SQuAD's documents: an answer with its own passage, or with
+another of the same article. On the other half the decision at `SUPPORTED` (a gain of .95) is right in .900 of
+90 cases (.844 to .944). Another generator's gains have another scale: there, compare systems, and do not
+trust the decision. See bench/support.py.
+"""
+
+SENTENCE = (
+    "Support is the generator's own opinion, by log-probability: with SmolLM2-135M it told the right passage "
+    "from another of the same article in 90 of 100 cases, but could not tell a question that the passage "
+    "answers from one that it nearly answers."
+)
+"""What stands beside figures of support that come from the generator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,8 @@ def ablate(
 
 
 def by_ablation(generator: Generator) -> Look:
-    """Support as the generator's own log-probabilities tell it."""
+    """Support as the generator's own log-probabilities tell it. Raises ModelError if it gives none."""
+    generator.score([likelihood_prompt("")], [" Why?"])  # better now than after all questions are answered
     return lambda cited, path, told: [found.support for found in ablate(generator, cited, path, told)]
 
 
