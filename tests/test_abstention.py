@@ -159,3 +159,8 @@ def test_a_system_that_refuses_everything_stands_nowhere():
     assert found.points == ()
     assert found.chosen.coverage.value == 0
     assert found.chosen.risk is None
+
+
+def test_questions_whose_answer_nobody_knows_do_not_count():
+    rows = [row(n, 0.5) for n in range(3)]
+    assert risk_coverage([*rows, row(9, 0.9, wanted=(), relevant=["a"])]) == risk_coverage(rows)

@@ -111,3 +111,18 @@ def test_every_question_is_counted_once(rows, data):
     good = {"right", "refused rightly"}
     gained = sum(lost(again, READ).get(g, 0) - lost(rows, READ).get(g, 0) for g in good)
     assert len(found["won"]) - len(found["lost"]) == gained
+
+
+def test_an_answer_that_nobody_knows_is_not_counted_as_wrong():
+    row = {"answers": [], "relevant": ["a"], "hits": [{"passage": "a"}], "abstained": False, "answer": "ten"}
+    assert stage(row, 4) == "evidence not located"
+    assert stage(row | {"relevant": []}, 4) == "answered though nothing stands there"
+
+
+def test_nothing_is_lost_where_hits_and_citations_are_not_known():
+    row = {"answers": ["ten"], "relevant": ["a"], "hits": None, "citations": None, "abstained": False}
+    assert stage(row | {"measures": {"F1": 1.0}}, 4) == "right"
+    assert stage(row | {"measures": {"F1": 0.0}}, 4) == "misread"
+    assert stage(row | {"measures": {}, "answer": "ten"}, 4) == "right"
+    assert stage(row | {"abstained": True}, 4) == "refused"
+    assert stage(row | {"relevant": [], "measures": {"F1": 1.0}}, 4) == "right"

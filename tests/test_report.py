@@ -337,7 +337,7 @@ def test_all_that_the_page_shows_of_several_systems_stands_in_the_json():
     assert page.open == page.links == []
     for found in content["coverage"].values():
         area, excess = (f"{found[key]:.2f}".removeprefix("0") for key in ("aurc", "excess"))
-        assert f"{area} {excess} above the best order" in words
+        assert f"{area} {excess} above the best" in words
         for name in ("coverage", "risk", "precision", "recall", "f1"):
             its = found["chosen"][name]
             shown = [f"{its[key]:.2f}".removeprefix("0") for key in ("value", "low", "high")]
@@ -368,7 +368,7 @@ def test_the_headline_of_several_systems():
     content = as_json(several())
     assert headline(content) == (
         "Of 2 systems <one> has the highest F1, .61 (95 % interval .50 to .70, 40 questions); two has .31, a "
-        "difference that is more than chance. It answers 90 % of the questions, and 33.3 % of these answers "
+        "difference that is more than chance. It answers 90 % of the questions, and 33 % of these answers "
         "are wrong."
     )
     few = {"value": -0.3, "low": -0.4, "high": 0.2, "n": 40}
@@ -379,7 +379,9 @@ def test_the_headline_of_several_systems():
         "two - <one>": {"F1": {"p": 0.03, "holm": 0.09, "wins": 1, "ties": 2, "losses": 3, "detectable": 0.2}}
     }
     assert "a difference that may be chance." in headline(content)
-    assert "1 won, 2 tied, 3 lost; p = 0.030, after Holm 0.090" in " ".join(Page(render_page(content)).words)
+    assert "1 won, 2 tied, 3 lost; p = 0.030, after Holm p = 0.090" in " ".join(
+        Page(render_page(content)).words
+    )
 
 
 def test_the_headline_of_one_system():

@@ -63,3 +63,7 @@ def test_another_systems_answers_come_without_hits_and_citations():
     other = row("q", confidence=None) | {"hits": None, "citations": None}
     (case,) = worst([other], 4)
     assert (case["stage"], case["confidence"], case["read"]) == ("misread", None, "")
+
+
+def test_where_no_answer_is_known_none_is_bad():
+    assert worst([row("q", wanted=(), relevant=("a",))], 4) == []

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldstone.evaluate.compare import Estimate, Value, bootstrap_mean
-from fieldstone.evaluate.lost import ENOUGH
+from fieldstone.evaluate.lost import ENOUGH, tells
 from fieldstone.evaluate.measures import token_f1
 
 Row = Mapping[str, Any]
 
-WRONG = f"an answer whose F1 is below {ENOUGH}; any answer where the documents hold none"
+WRONG = f"an answer whose F1 is below {ENOUGH}, and any answer where the documents hold none"
 
 POINTS = 24
 """So many points of a curve are kept, at most; they lie at equal steps of coverage."""
@@ -103,7 +103,7 @@ class RiskCoverage:
 
 def risk_coverage(rows: Iterable[Row]) -> RiskCoverage | None:
     """The curve of the rows of one system; None where it gives no confidence."""
-    rows = [row for row in rows if row.get("confidence") is not None]
+    rows = [row for row in rows if row.get("confidence") is not None and tells(row)]
     if not rows:
         return None
     trials = [trial(row) for row in rows]

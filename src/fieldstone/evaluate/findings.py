@@ -129,7 +129,13 @@ def short(value: float, *, signed: bool = False) -> str:
 
 def per_cent(value: float) -> str:
     """A share as in a sentence: `64 %`, `7.5 %`."""
-    return f"{100 * value:.3g} %"
+    share = 100 * value
+    return f"{share:.1f}".removesuffix(".0") + " %" if share < 9.95 else f"{share:.0f} %"
+
+
+def p_value(p: float) -> str:
+    """`p = 0.034`, or below what three decimals show."""
+    return f"p = {number(p)}" if p >= 0.0005 else "p < 0.001"
 
 
 def round_up(count: int) -> int:

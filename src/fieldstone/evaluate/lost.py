@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fieldstone.evaluate.measures import token_f1
+
 Row = Mapping[str, Any]
 
 RIGHT, REFUSED_RIGHTLY = "right", "refused rightly"
@@ -31,8 +33,15 @@ ENOUGH = 0.5
 """From this F1 on an answer counts as right."""
 
 
+def tells(row: Row) -> bool:
+    """Whether it is known what to answer: not where a passage is relevant, and no answer is given."""
+    return bool(row["answers"]) or not row.get("relevant")
+
+
 def stage(row: Row, read: int) -> str:
     """One of `STAGES`; `read` is the number of passages that the system reads (`answer.passages`)."""
+    if not tells(row):
+        return UNKNOWN
     if not row["answers"]:
         return UNANSWERABLE[0 if row["abstained"] else 1]
     relevant, hits, citations = set(row["relevant"]), row["hits"], row["citations"]
@@ -47,7 +56,9 @@ def stage(row: Row, read: int) -> str:
         return "refused"
     if citations is not None and relevant.isdisjoint(citation["passage"] for citation in citations):
         return "cited elsewhere"
-    return RIGHT if row["measures"]["F1"] >= ENOUGH else "misread"
+    f1 = row["measures"].get("F1")
+    right = token_f1(row["answer"], row["answers"]) if f1 is None else f1
+    return RIGHT if right >= ENOUGH else "misread"
 
 
 def answering(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fieldstone.evaluate.compare import FEWEST, Estimate, Value, bootstrap_mean
 from fieldstone.evaluate.evidence import WORD
-from fieldstone.evaluate.lost import answering
+from fieldstone.evaluate.lost import answering, tells
 from fieldstone.evaluate.measures import token_f1
 from fieldstone.evaluate.seeds import total
 
@@ -87,7 +87,7 @@ def answer_score(row: Row) -> float:
 
 def _score(row: Row, measure: str) -> Value:
     if measure == SCORE:
-        return answer_score(row) if "abstained" in row else None
+        return answer_score(row) if "abstained" in row and tells(row) else None
     value: Value = row.get("measures", {}).get(measure)
     return value
 

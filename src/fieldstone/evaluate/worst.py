@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fieldstone.evaluate.lost import ENOUGH, GOOD, UNKNOWN, stage
+from fieldstone.evaluate.lost import ENOUGH, GOOD, UNKNOWN, stage, tells
 from fieldstone.evaluate.slices import answer_score
 
 Row = Mapping[str, Any]
@@ -39,8 +39,8 @@ def passages_of(cases: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _right(row: Row, at: str) -> bool:
-    """Right as far as anybody knows: where the evidence was not located, the answer alone tells."""
-    return at == UNKNOWN and answer_score(row) >= ENOUGH
+    """Not wrong as far as anybody knows: where the evidence was not located, the answer alone tells."""
+    return at == UNKNOWN and (not tells(row) or answer_score(row) >= ENOUGH)
 
 
 def _order(row: Row) -> tuple[bool, bool, float]:

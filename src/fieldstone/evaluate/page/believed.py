@@ -50,7 +50,7 @@ def agreement_section(content: Content) -> Iterator[str]:
     yield from note_list(found["warnings"])
     yield f'<p class="legend"><span><span class="key now"></span>{human}</span>'
     yield f'<span><span class="key then"></span>{synthetic}</span></p>'
-    yield table_head("", "measure", "system", "", human, synthetic, "gap", "95 % interval")
+    yield table_head("rows", "measure", "system", "", human, synthetic, "gap", "95 % interval")
     for measure, systems in found["gaps"].items():
         yield "<tbody>"
         for place, (system, gap) in enumerate(systems.items()):
@@ -74,7 +74,7 @@ def _rankings(rankings: Mapping[str, Content]) -> Iterator[str]:
     if rankings:
         yield '<p class="soft after">Whether both rank the systems alike: Kendall’s tau of the two rankings, '
         yield "and how often documents drawn anew would rank them rather alike.</p>"
-        yield table_head("", "measure", "tau", "alike in", "verdict") + "<tbody>"
+        yield table_head("rows", "measure", "tau", "alike in", "verdict") + "<tbody>"
     for measure, its in rankings.items():
         tau = "" if its["tau"] is None else number(its["tau"])
         yield f'<tr><th scope="row">{escape(measure)}</th><td class="number">{tau}</td>'

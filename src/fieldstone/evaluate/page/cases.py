@@ -47,9 +47,9 @@ def worst_section(content: Content) -> Iterator[str]:
         cases = {system: its for system, its in questions["worst"].items() if its}
         best = AFTER if AFTER in cases else next(iter(cases))
         for system in (best, *(other for other in cases if other != best)):
-            title = f"{name}: {system}" if name else system
+            title = f'<span class="cap">{escape(name)}: {escape(system)}</span>' if name else escape(system)
             unfolded = " open" if system == best else ""
-            yield f'<details{unfolded}><summary class="cap">{escape(title)}</summary>'
+            yield f"<details{unfolded}><summary>{title}</summary>"
             yield '<div class="worst">'
             for case in cases[system]:
                 yield from _case(case, questions.get("passages", {}))

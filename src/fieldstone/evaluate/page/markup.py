@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 
 from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.findings import AFTER, BEFORE, number
+from fieldstone.evaluate.findings import AFTER, BEFORE, number, p_value
 from fieldstone.evaluate.page import chart
 from fieldstone.evaluate.significance import Test, more_than_chance
 
@@ -43,7 +43,7 @@ def _tested(test: Test | None) -> str:
     """Won, tied and lost questions, and the p value."""
     if test is None:
         return ""
-    p = f"p = {number(test.p)}" + ("" if test.holm == test.p else f", after Holm {number(test.holm)}")
+    p = p_value(test.p) + ("" if test.holm == test.p else f", after Holm {p_value(test.holm)}")
     return f'<span class="test">{test.wins} won, {test.ties} tied, {test.losses} lost; {p}</span>'
 
 

@@ -119,7 +119,7 @@ def _others(sets: Mapping[str, Content]) -> Iterator[str]:
 
 
 def _systems(systems: Mapping[str, Mapping[str, Content]]) -> Iterator[str]:
-    yield table_head("", "measure", "system", "", "mean", "95 % interval", "questions")
+    yield table_head("rows", "measure", "system", "", "mean", "95 % interval", "questions")
     for measure in dict.fromkeys(measure for measures in systems.values() for measure in measures):
         rows = [(name, Estimate(**found[measure])) for name, found in systems.items() if measure in found]
         top = max(1.0, *(estimate.high for _, estimate in rows))

@@ -53,7 +53,7 @@ def _chart(systems: Mapping[str, Content]) -> Iterator[str]:
         yield f'<p class="legend">{"".join(f"<span>{key}</span>" for key in keys)}</p>'
     risks = [point["risk"] for found in systems.values() for point in found["points"]]
     top, names = chart.scale(min(1.0, max(0.1, *risks)))
-    places = [per_cent(float(name)) for name in names]
+    places = [f"{100 * float(name):.3g} %" for name in names]
     yield '<figcaption class="soft">wrong, of those answered</figcaption>'
     yield chart.lines(drawn, (0.0, 1.0), top, TENTHS, places)
     yield '<p class="soft under">answered, of all questions</p></figure>'
@@ -113,7 +113,7 @@ def _rows(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def _area(found: Content) -> str:
     if found["aurc"] is None:
         return ""
-    return f'{short(found["aurc"])}<span class="range">{short(found["excess"])} above the best order</span>'
+    return f'{short(found["aurc"])}<span class="range">{short(found["excess"])} above the best</span>'
 
 
 def _estimate(values: Content | None) -> str:
