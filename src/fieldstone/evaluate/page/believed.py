@@ -50,7 +50,7 @@ def agreement_section(content: Content) -> Iterator[str]:
     yield from note_list(found["warnings"])
     yield f'<p class="legend"><span><span class="key now"></span>{human}</span>'
     yield f'<span><span class="key then"></span>{synthetic}</span></p>'
-    yield table_head("rows", "measure", "system", "", human, synthetic, "gap", "95 % interval")
+    yield table_head("rows", "measure", "system", "", human, synthetic, "gap")
     for measure, systems in found["gaps"].items():
         yield "<tbody>"
         for place, (system, gap) in enumerate(systems.items()):
@@ -61,9 +61,9 @@ def agreement_section(content: Content) -> Iterator[str]:
             yield f'<tr>{"" if place else first}<th scope="row">{escape(system)}</th>'
             yield f'<td class="plot">{drawn}</td><td class="number">{number(ours.value)}</td>'
             yield f'<td class="number">{number(written.value)}</td>'
-            yield f'<td class="number">{number(apart.value, signed=True)}</td>'
-            yield f'<td class="range">{number(apart.low, signed=True)} to '
-            yield f"{number(apart.high, signed=True)}</td></tr>"
+            reach = f"{number(apart.low, signed=True)} to {number(apart.high, signed=True)}"
+            yield f'<td class="number">{number(apart.value, signed=True)}'
+            yield f'<span class="range">{reach}</span></td></tr>'
         yield "</tbody>"
     yield "</table></div>"
     yield from _rankings(found["rankings"])
