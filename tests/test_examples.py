@@ -95,9 +95,12 @@ def test_shown_commands_exist_with_their_options(line):
     _, *words = shlex.split(line, comments=True)
     name = next(word for word in words if not word.startswith("-"))
     assert name in commands
+    command = commands[name]
+    if inner := getattr(command, "commands", None):
+        command = inner[words[words.index(name) + 1]]
     known = {
         option
-        for parameter in commands[name].params
+        for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     known |= {"-h", "--help", "--version", "-q", "--quiet"}
