@@ -9,12 +9,12 @@ from scipy import stats
 from fieldstone.evaluate.compare import (
     FEWEST,
     Estimate,
-    _tails,
     bootstrap_mean,
     paired_difference,
     questions_to_tell,
     student_quantile,
     student_tail,
+    tails,
     unpaired_difference,
 )
 
@@ -41,7 +41,7 @@ def loop(values, clusters, samples, seed):
         below = sum(pair[1] for pair in drawn)
         if below:
             means.append(sum(pair[0] for pair in drawn) / below)
-    return np.quantile(means, _tails(0.95, len(groups)))
+    return np.quantile(means, tails(0.95, len(groups)))
 
 
 def test_equals_the_loop():
@@ -68,7 +68,7 @@ def test_ratios_are_formed_after_summing():
 def test_equals_scipy_where_every_question_has_its_document():
     values = np.random.default_rng(3).random(200)
     clusters = list(range(200))
-    low, high = _tails(0.95, 200)
+    low, high = tails(0.95, 200)
     theirs = stats.bootstrap(
         (values,),
         np.mean,
@@ -84,7 +84,7 @@ def test_equals_scipy_where_every_question_has_its_document():
 def test_paired_difference_equals_scipy():
     random = np.random.default_rng(4)
     a, b = random.random(200), random.random(200) - 0.1
-    low, high = _tails(0.95, 200)
+    low, high = tails(0.95, 200)
     theirs = stats.bootstrap(
         (a, b),
         lambda x, y, axis: x.mean(axis) - y.mean(axis),

@@ -99,9 +99,7 @@ def test_shown_commands_exist_with_their_options(line):
     if inner := getattr(command, "commands", None):
         command = inner[words[words.index(name) + 1]]
     known = {
-        option
-        for parameter in command.params
-        for option in (*parameter.opts, *parameter.secondary_opts)
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
     }
     known |= {"-h", "--help", "--version", "-q", "--quiet"}
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= known

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fieldstone.evaluate.compare import _tails
+from fieldstone.evaluate.compare import tails
 from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
 
 
@@ -23,7 +23,7 @@ def loop(a, b, clusters, q, samples, seed):
         drawn = np.concatenate([members[i] for i in random.integers(0, len(members), len(members))])
         first, second = (np.quantile(x[drawn], q, method="inverted_cdf") for x in (a, b))
         found.append(first - second)
-    return np.quantile(found, _tails(0.95, len(members)))
+    return np.quantile(found, tails(0.95, len(members)))
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95])

@@ -97,8 +97,6 @@ def _told(
 
     told, noise = {}, []
     for measure, difference in differences.items():
-        if measure == "seconds":
-            continue
         if more_than_chance(difference, tests.get(measure)):
             told[measure] = difference
         else:

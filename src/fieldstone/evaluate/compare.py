@@ -141,7 +141,7 @@ def _estimate(
         sums = columns
     drawn = draw(sums, samples, seed)
     drawn = drawn[np.all(drawn[:, 1::2] > 0, axis=1)]  # a draw without any case of a ratio has no value
-    low, high = np.quantile(_statistic(drawn), _tails(level, len(sums)))
+    low, high = np.quantile(_statistic(drawn), tails(level, len(sums)))
     counted = np.any(columns[:, 1::2] > 0, axis=1)
     return Estimate(float(_statistic(total[None])[0]), float(low), float(high), int(counted.sum()))
 
@@ -164,7 +164,7 @@ def draw(sums: Array, samples: int, seed: int) -> Array:
     return np.concatenate(blocks)
 
 
-def _tails(level: float, size: int) -> tuple[float, float]:
+def tails(level: float, size: int) -> tuple[float, float]:
     """The two percentiles, expanded for `size` clusters."""
     if size < 2:
         return 0.0, 1.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldstone.errors import QuestionsError
-from fieldstone.evaluate.compare import Array, Estimate, _tails, bootstrap_mean, draw, paired_difference
+from fieldstone.evaluate.compare import Array, Estimate, bootstrap_mean, draw, paired_difference, tails
 from fieldstone.evaluate.judge import Claim, Grade, grade
 from fieldstone.evaluate.measures import token_f1
 from fieldstone.models import Generator
@@ -107,7 +107,7 @@ def kappa_estimate(
         return None
     tables = _tables(a, b, clusters)
     kappas = _kappas(draw(tables, samples, seed))
-    low, high = np.quantile(kappas[np.isfinite(kappas)], _tails(level, len(tables)))
+    low, high = np.quantile(kappas[np.isfinite(kappas)], tails(level, len(tables)))
     return Estimate(value, float(low), float(high), len(a))
 
 

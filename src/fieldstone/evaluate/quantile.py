@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fieldstone.evaluate.compare import Estimate, Value, _tails
+from fieldstone.evaluate.compare import Estimate, Value, tails
 
 BLOCK = 4_000_000
 """Weights held at a time: 32 MB."""
@@ -80,7 +80,7 @@ def _estimate(
         picked = random.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
         times = np.bincount(picked.ravel(), minlength=draws * size).reshape(draws, size)[:, index]
         drawn.append(_difference(columns, times, q))
-    low, high = np.quantile(np.concatenate(drawn), _tails(level, size))
+    low, high = np.quantile(np.concatenate(drawn), tails(level, size))
     value = _difference(columns, np.ones((1, len(clusters)), dtype=np.int64), q)[0]
     return Estimate(float(value), float(low), float(high), len(clusters))
 
