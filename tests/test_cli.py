@@ -808,6 +808,7 @@ def test_the_embedded_models_need_no_network_and_say_nothing(tmp_path: Path) -> 
     assert "135" in json.loads(asked.stdout)["text"]
 
 
+@pytest.mark.slow
 def test_a_stop_that_a_destructor_swallows_is_not_lost() -> None:
     code = """
 import signal, sys, time, fieldstone.cli

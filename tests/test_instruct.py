@@ -263,7 +263,9 @@ def test_it_is_done_once_and_anew_for_other_data(home, taught):
     build(home, workspace, steps=UNTIL, force=True)
 
 
-@pytest.mark.parametrize("where", ["tune generator", "judge instructed"])
+@pytest.mark.parametrize(
+    "where", ["tune generator", pytest.param("judge instructed", marks=pytest.mark.slow)]
+)
 def test_killed_it_goes_on_and_ends_the_same(home, taught, tmp_path, where):
     _, said = taught
     workspace = create_workspace(tmp_path / "ws")

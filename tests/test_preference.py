@@ -271,7 +271,7 @@ def stopping_at(step: int) -> Any:
     return progress
 
 
-@pytest.mark.parametrize("stop", [2, 4])
+@pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_like_one_that_was_not(
     base: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,13 +108,13 @@ def test_frozen_passages_give_the_losses_of_passages_encoded_anew(
     assert frozen.losses == pytest.approx(both.losses, rel=1e-3)
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("data", "tuning"),
     [
         (RANKINGS, query_only(LSR)),
         (LEXICAL, query_only(FUSED, **LORA)),
-        (CONTRASTS, CONTRASTIVE.model_copy(update=LORA)),
+        pytest.param(CONTRASTS, CONTRASTIVE.model_copy(update=LORA), marks=pytest.mark.slow),
     ],
     ids=["lsr", "fused lora query", "contrastive lora"],
 )

@@ -302,7 +302,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("updates", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_like_one_that_was_not(
     base: Path, tmp_path: Path, updates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

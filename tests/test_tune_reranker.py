@@ -151,7 +151,8 @@ def test_the_head_is_drawn_by_the_seed(body: Path, tmp_path: Path) -> None:
     assert np.allclose(body_now, weights(body)["encoder.layer.0.output.dense.weight"], atol=1e-9)
 
 
-@pytest.mark.parametrize("stop", [2, 6])  # within the first epoch and within the second
+# within the first epoch and within the second
+@pytest.mark.parametrize("stop", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:

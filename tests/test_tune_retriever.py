@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ import tiny_models
 from fieldstone.errors import ModelError, QuestionsError, SettingsError
 from fieldstone.models import Encoder, load_encoder
 from fieldstone.models.embedded import minilm_folder
-from fieldstone.records import Example
-from fieldstone.search import search
-from fieldstone.settings import RetrieverTuning, SearchSettings
+from fieldstone.records import with_context
+from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.retriever import Contrast, Ranking, Tuned, tune_retriever
 from fieldstone.tune.retriever.batches import Row, plan_steps
-from small_library import squad_index
 
 Array = np.ndarray[Any, Any]
 
@@ -285,7 +283,8 @@ def test_rankings_of_different_lengths_are_grouped(plain: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("data", "tuning"), ALL)
-@pytest.mark.parametrize("stop", [2, 5])  # within the first epoch and within the second
+# within the first epoch and within the second
+@pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     sentences: Path,
     tmp_path: Path,
@@ -400,61 +399,44 @@ def test_data_for_the_other_loss_are_refused(plain: Path, tmp_path: Path) -> Non
         tune(plain, CONTRASTS, tmp_path / "t", DISTILL)
 
 
-def learnt(name: str, asked: Sequence[Example], texts: Mapping[str, str], numbers: int) -> Array:
-    """What an encoder gained over MiniLM: reciprocal ranks among these texts, of so many numbers a vector."""
-    ids = list(texts)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "rows", "numbers"),
+    [({}, 480, 384), ({"method": "lora", "lora_rate": 1e-3}, 480, 384), ({"matryoshka": (48,)}, 240, 48)],
+    ids=["full", "lora", "matryoshka"],
+)
+def test_minilm_learns_from_human_questions(
+    data: Path, tmp_path: Path, how: dict[str, Any], rows: int, numbers: int
+) -> None:
+    """Tuned on eight articles of SQuAD, it finds more in four others, by so many numbers of each vector."""
+    passages = [json.loads(line) for line in (data / "squad" / "squad_train_passages.jsonl").open()]
+    questions = [json.loads(line) for line in (data / "squad" / "squad_train_slice.jsonl").open()]
+    text = {p["id"]: with_context(p["text"], p["title"], ()) for p in passages}
+    title = {p["id"]: p["title"] for p in passages}
+    held = set(sorted(set(title.values()))[::3])
+    theirs = [p["id"] for p in passages if p["title"] in held]
+    asked = [q for q in questions if title[q["passage_id"]] in held]
+    gold = [theirs.index(q["passage_id"]) for q in asked]
+    ours = [q for q in questions if q["passage_id"] not in theirs and len(text[q["passage_id"]]) <= 600]
+    chosen = random.Random(0).sample(ours, rows)
+    taught = [Contrast(q["question"], text[q["passage_id"]], (), q["passage_id"]) for q in chosen]
 
     def reciprocal_ranks(name: str) -> Array:
         encoder = load_encoder(name)
-        questions = encoder.encode_queries([e.question for e in asked])
-        passages = encoder.encode_passages([texts[id_] for id_ in ids])
-        questions, passages = (
+        of_questions, of_passages = (
             its[:, :numbers] / np.linalg.norm(its[:, :numbers], axis=1, keepdims=True)
-            for its in (questions, passages)
+            for its in (
+                encoder.encode_queries([q["question"] for q in asked]),
+                encoder.encode_passages([text[one] for one in theirs]),
+            )
         )
-        scores = questions @ passages.T
-        gold = scores[np.arange(len(asked)), [ids.index(str(e.passage_id)) for e in asked]]
-        ranks: Array = 1 / (1 + (scores > gold[:, None]).sum(1))
+        scores = of_questions @ of_passages.T
+        ranks: Array = 1 / (1 + (scores > scores[np.arange(len(asked)), gold][:, None]).sum(1))
         return ranks
 
-    return reciprocal_ranks(name) - reciprocal_ranks("embedded:minilm")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "numbers"),
-    [({}, 384), ({"method": "lora"}, 384), ({"matryoshka": (48,)}, 48), ({"loss": "margin"}, 384)],
-    ids=["full", "lora", "matryoshka", "margin"],
-)
-def test_minilm_learns_from_human_questions(
-    data: Path, tmp_path: Path, how: dict[str, Any], numbers: int
-) -> None:
-    """Tuned on eight articles of SQuAD, it finds more in four others; for margin the fused search teaches."""
-    index, examples = squad_index(tmp_path, data, longest=600)
-    held = set(sorted({e.id.partition("/")[0] for e in examples})[::3])
-    asked = [e for e in examples if e.id.partition("/")[0] in held]
-    ours = [e for e in examples if e.id.partition("/")[0] not in held]
-    chosen = random.Random(0).sample(ours, 480)
-    texts = index.library.passage_texts()
-    tuning = RetrieverTuning(
-        **{"loss": "contrastive", "epochs": 1, "batch": 16, "learning_rate": 1e-4, **how}
-    )
-    found = search(index, [e.question for e in chosen], SearchSettings(rerank="none"), 20)
-    rows = []
-    for example, hits in zip(chosen, found, strict=True):
-        score = {hit.passage.id: hit.score for hit in hits}
-        own = str(example.passage_id)
-        near = random.Random(example.id).sample(sorted(score.keys() - {own}), 2)
-        if tuning.loss == "contrastive":
-            rows.append(Contrast(example.question, texts[own], (), own))
-        elif own in score:
-            scores = tuple(score[id_] for id_ in (own, *near))
-            rows.append(
-                Contrast(example.question, texts[own], tuple(texts[id_] for id_ in near), own, scores=scores)
-            )
-    tuned = tune_retriever("embedded:minilm", rows, tmp_path / "t", tuning)
+    tuning = RetrieverTuning(loss="contrastive", epochs=1, batch=16, learning_rate=1e-4, **how)
+    tuned = tune_retriever("embedded:minilm", taught, tmp_path / "t", tuning)
     before, after = weights(minilm_folder()), weights(tuned.folder)
     assert max(np.abs(after[name] - before[name]).max() for name in before if "layer.5" in name) > 1e-5
-    theirs = {str(e.passage_id): texts[str(e.passage_id)] for e in asked}
-    gains = learnt(str(tuned.folder), asked, theirs, numbers)
+    gains = reciprocal_ranks(str(tuned.folder)) - reciprocal_ranks("embedded:minilm")
     assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5

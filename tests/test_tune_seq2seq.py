@@ -190,7 +190,9 @@ def stopping_at(step: int) -> Callable[..., None]:
     return progress
 
 
-@pytest.mark.parametrize(("method", "stop"), [("full", 0), ("full", 3), ("lora", 6)])
+@pytest.mark.parametrize(
+    ("method", "stop"), [pytest.param("full", 0, marks=pytest.mark.slow), ("full", 3), ("lora", 6)]
+)
 def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path, method: str, stop: int) -> None:
     base, tuning = tiny_models.t5(tmp_path / "t5"), changed(method=method)
     whole = run(base, tmp_path / "whole", tuning=tuning)

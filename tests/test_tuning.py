@@ -235,6 +235,7 @@ def test_lessons_with_what_the_search_finds(copied, lesson, reading):
     assert again["tune-generator"] == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["raft", "ra-dit"])
 def test_recipes_of_the_field_end_in_a_report(built, tmp_path, name):
     place, recipe = built[0], load_recipe(name)
