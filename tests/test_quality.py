@@ -239,7 +239,7 @@ def ask(workspace):
     write_examples(workspace / "examples" / "test.jsonl", asked[:1])
     (workspace / "examples" / "rejected.jsonl").write_text('{"reason": "no answer"}\n{"rea')
     (workspace / "examples" / "asked.jsonl").write_text(
-        '{"batch": "1", "asked": [{"lift": 0.5}, {"lift": 1}]}\n'
+        '{"batch": "1", "asked": [{"lift": 0.5}, {"lift": 1}], "ratings": {"passages": [7, 7, null]}}\n'
     )
 
 
@@ -270,6 +270,7 @@ def test_the_command(built, tmp_path):
     kept = json.loads(report.with_suffix(".json").read_text())
     assert kept["rejected"] == {"no answer": 1}
     assert kept["lifts"] == [0.5, 0.625, 0.75, 0.875, 1.0]
+    assert kept["ratings"] == {"passages": {"7": 2, "unread": 1}}
     assert kept["leaks"]["test"]["questions"] == 1
 
 

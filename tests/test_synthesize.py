@@ -351,6 +351,11 @@ def test_ratings_leave_out_what_is_rated_badly(tmp_path):
         assert kept
         assert all("Kelmouth" in texts[e.passage_id] for e in kept)
     assert made.asked == other.asked
+    assert made.ratings["passages"].keys() == {"7", "9"}
+    assert made.ratings["passages"]["9"] == made.ratings["passages"]["7"] == made.passages / 2
+    assert other.ratings["questions"].keys() == {"7", "9"}
+    _, again, clerk = write(tmp_path / "p", "synthesize.rate_passages=true", clerk=Rater())
+    assert (again.ratings, clerk.read) == (made.ratings, [])
 
 
 def test_nothing_to_ask_about(tmp_path):

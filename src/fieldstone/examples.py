@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from fieldstone.errors import QuestionsError
 from fieldstone.records import Example
 
 SPLITS = ("train", "dev", "test")
+
+Ratings = Mapping[str, Sequence[float | None]]
+"""Of `passages` and of `questions`, from 0 to 10; None where the reply was no number."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -55,3 +59,18 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
         with path.open("rb+") as file:
             file.truncate(len(whole))
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def rating_histograms(ratings: Iterable[Ratings]) -> dict[str, dict[str, int]]:
+    """What was rated -> rating, from the lowest, `unread` last -> how often it was given."""
+    counts: dict[str, Counter[float | None]] = defaultdict(Counter)
+    for its in ratings:
+        for what, given in its.items():
+            counts[what].update(given)
+    return {
+        what: {
+            "unread" if rating is None else f"{rating:g}": count
+            for rating, count in sorted(its.items(), key=lambda item: (item[0] is None, item[0] or 0.0))
+        }
+        for what, its in counts.items()
+    }

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fieldstone.cli.options import Json, Quiet, Set, WorkspacePath
-
-if TYPE_CHECKING:
-    pass
 
 
 def quality(

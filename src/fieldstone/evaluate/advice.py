@@ -36,6 +36,7 @@ def _findings(quality: Quality) -> Iterator[Finding]:
     if quality.closed_book is not None:
         yield _closed_book(quality.closed_book)
     yield from _written(quality)
+    yield from _ratings(quality)
 
 
 def _size(quality: Quality) -> Finding:
@@ -148,6 +149,15 @@ def _written(quality: Quality) -> Iterator[Finding]:
                 f"; half were made likelier by {quality.lifts[2]:.2f} or more by their sentence (log a token)"
             )
         yield Finding("rejected", said)
+
+
+def _ratings(quality: Quality) -> Iterator[Finding]:
+    for what, its in quality.ratings.items():
+        rating, most = max(its.items(), key=lambda item: item[1])
+        total = sum(its.values())
+        said = f"{total:,} {what} rated; {rating} was given to {_share(most, total)}"
+        advice = f"the ratings tell nothing apart: type --set synthesize.rate_{what}=false"
+        yield Finding("ratings", said, advice if most > 0.9 * total else "")
 
 
 def _percent(share: float) -> str:

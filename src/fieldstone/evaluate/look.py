@@ -15,7 +15,7 @@ from fieldstone.evaluate.closed_book import closed_book as ask_without
 from fieldstone.evaluate.evidence import locate, relevant_passages
 from fieldstone.evaluate.quality import ALIKE, Quality, measure_quality
 from fieldstone.evaluate.questions import read_questions
-from fieldstone.examples import SPLITS, read_examples
+from fieldstone.examples import SPLITS, rating_histograms, read_examples
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.models import load_encoder, load_generator
@@ -75,6 +75,7 @@ def look(
         train=written["train"],
         rejected=[str(row.get("reason")) for row in _lines(folder / "rejected.jsonl")] if mine else (),
         lifts=list(_lifts(folder / "asked.jsonl")) if mine else (),
+        ratings=_ratings(folder / "asked.jsonl") if mine else None,
         closed_book=known,
         alike=alike,
     )
@@ -106,6 +107,10 @@ def _lifts(path: Path) -> Iterator[float]:
         yield from (
             asked["lift"] for asked in line.get("asked", ()) if np.isfinite(asked.get("lift", np.nan))
         )
+
+
+def _ratings(path: Path) -> dict[str, dict[str, int]]:
+    return rating_histograms(line.get("ratings") or {} for line in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -106,7 +106,8 @@ class Quality:
     are as good as in `train`. `asking` and `openings`: question word, first two words -> questions.
     `verbatim`: (answers that stand in their passage word for word, answers). `lengths`: minimum, quartiles
     and maximum of the words of questions and of answers. `rejected`: reason -> questions; `lifts`: how much
-    likelier its sentence made each question that was written, as quantiles again.
+    likelier its sentence made each question that was written, as quantiles again; `ratings`: what the
+    generator rated -> rating -> how often it gave it.
     """
 
     sets: Mapping[str, Mapping[str, int]]
@@ -120,6 +121,7 @@ class Quality:
     negatives: Negatives
     rejected: Mapping[str, int]
     lifts: tuple[float, ...]
+    ratings: Mapping[str, Mapping[str, int]]
     closed_book: ClosedBook | None = None
 
 
@@ -133,6 +135,7 @@ def measure_quality(
     train: Sequence[Example] = (),
     rejected: Iterable[str] = (),
     lifts: Sequence[float] = (),
+    ratings: Mapping[str, Mapping[str, int]] | None = None,
     closed_book: ClosedBook | None = None,
     alike: float = ALIKE,
 ) -> Quality:
@@ -171,6 +174,7 @@ def measure_quality(
         negatives=_negatives(every, texts, vectors),
         rejected=dict(Counter(rejected).most_common()),
         lifts=_quantiles(lifts),
+        ratings=ratings or {},
         closed_book=closed_book,
     )
 

@@ -10,11 +10,18 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fieldstone import prompts
-from fieldstone.examples import SPLITS, whole_lines, write_examples, write_lines
+from fieldstone.examples import (
+    SPLITS,
+    Ratings,
+    rating_histograms,
+    whole_lines,
+    write_examples,
+    write_lines,
+)
 from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
 from fieldstone.quotes import find_words
@@ -45,7 +52,7 @@ class Synthesized:
     """How many examples there are of each split, and why how many were rejected.
 
     `unanswered` of them have a passage and no answer that could be relied on: only the retriever learns of
-    them. `unanswerable` ones have neither.
+    them. `unanswerable` ones have neither. `ratings`: what was rated -> rating -> how often it was given.
     """
 
     passages: int
@@ -54,6 +61,7 @@ class Synthesized:
     unanswered: int
     unanswerable: int
     rejected: Mapping[str, int]
+    ratings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def synthesize(
@@ -81,7 +89,7 @@ def synthesize(
     sides = divide(passages, how)
     telling = [p for p in passages if sides[p.id] in only and (chat or worth_asking(p))]
     chosen = _choose(telling, how, settings.seed)
-    asked = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
+    asked, ratings = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
     made_by = {"model": generator.name, "prompt": _prompt_mark(way), "seed": str(settings.seed)}
 
@@ -133,6 +141,7 @@ def synthesize(
         sum(example.kind == "answerable" and not example.answer for example in examples),
         sum(example.kind == "unanswerable" for example in examples),
         dict(Counter(why for _, why in rejected).most_common()),
+        rating_histograms(ratings),
     )
 
 
@@ -150,8 +159,8 @@ def _ask_all(
     titles: Mapping[str, str],
     settings: Settings,
     progress: Progress,
-) -> list[Asked]:
-    """What was asked about each passage, from the file where it stands there, else written now."""
+) -> tuple[list[Asked], list[Ratings]]:
+    """What was asked about each passage, from the file where it stands there, else written now; ratings."""
     how, seed = settings.synthesize, settings.seed
     way = way_of_asking(generator, how)
     maker = fingerprint(
@@ -160,7 +169,10 @@ def _ask_all(
         *([how.spans] if way == "simrag" else []),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {line["batch"]: [Asked(**a) for a in line["asked"]] for line in whole_lines(path)}
+    known = {
+        line["batch"]: ([Asked(**a) for a in line["asked"]], line.get("ratings", {}))
+        for line in whole_lines(path)
+    }
     batches = list(_batches(passages))
     keys = [fingerprint(maker, *(f"{p.id} {titles[p.document_id]} {p.headings}" for p in b)) for b in batches]
     done = sum(len(b) for key, b in zip(keys, batches, strict=True) if key in known)
@@ -170,13 +182,14 @@ def _ask_all(
             if key in known:
                 continue
             generator.forget()  # what was read before must not show in what is written now
-            known[key] = _ask_batch(generator, batch, [titles[p.document_id] for p in batch], how, seed)
-            line = {"batch": key, "asked": [asdict(a) for a in known[key]]}
+            asked, ratings = _ask_batch(generator, batch, [titles[p.document_id] for p in batch], how, seed)
+            known[key] = asked, ratings
+            line = {"batch": key, "asked": [asdict(a) for a in asked], "ratings": ratings}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             done += len(batch)
             progress("synthesize", done, len(passages), "passages")
-    return [a for key in keys for a in known[key]]
+    return [a for key in keys for a in known[key][0]], [known[key][1] for key in keys]
 
 
 def _ask_batch(
@@ -185,11 +198,12 @@ def _ask_batch(
     titles: Sequence[str],
     how: SynthesizeSettings,
     seed: int,
-) -> list[Asked]:
+) -> tuple[list[Asked], dict[str, list[float | None]]]:
+    rated: dict[str, list[float | None]] = {}
     pairs = list(zip(passages, titles, strict=True))
     texts = {p.id: with_context(p.text, title, p.headings) for p, title in pairs}
     if how.rate_passages:
-        ratings = rate_passages(generator, [texts[p.id] for p, _ in pairs])
+        ratings = rated["passages"] = rate_passages(generator, [texts[p.id] for p, _ in pairs])
         pairs = [
             pair for pair, r in zip(pairs, ratings, strict=True) if r is not None and r >= how.least_rating
         ]
@@ -200,14 +214,14 @@ def _ask_batch(
         asked = ask(generator, *its, how, seed)
     if how.rate_questions:
         whole = [a for a in asked if a.question and a.answer]
-        ratings = rate_answers(
+        ratings = rated["questions"] = rate_answers(
             generator,
             [texts[a.passage_id] for a in whole],
             [a.question for a in whole],
             [a.answer for a in whole],
         )
         asked = [a for a, r in zip(whole, ratings, strict=True) if r is not None and r >= how.least_rating]
-    return asked
+    return asked, rated
 
 
 def _batches(passages: Sequence[Passage]) -> Iterator[list[Passage]]:

@@ -30,6 +30,11 @@ def render_quality(quality: Quality, date: str) -> str:
             *_coverage(quality),
             *_histogram(quality),
             *_counts("Why others were turned down", quality.rejected, sum(quality.rejected.values())),
+            *(
+                line
+                for what, its in quality.ratings.items()
+                for line in _counts(f"How {what} were rated, 0 to 10", its, sum(its.values()))
+            ),
             *_twins("Asked in train, too", quality.leaks),
             *_twins("Asked twice", quality.repeats),
             *_pairs(
@@ -58,7 +63,7 @@ def _found(quality: Quality) -> Iterator[str]:
 
 def _counts(title: str, counts: Mapping[str, int], total: int) -> Iterator[str]:
     if counts:
-        yield f"<h2>{title}</h2>{table_head('rows', '', '', 'questions', 'share')}<tbody>"
+        yield f"<h2>{title}</h2>{table_head('rows', '', '', 'number', 'share')}<tbody>"
         for name, number in counts.items():
             yield _bar(name, number / max(counts.values()), f"{number:,}", f"{100 * number / total:.0f} %")
         yield "</tbody></table></div>"
