@@ -162,6 +162,7 @@ def test_closing_loses_nothing(context, sheets, tmp_path):
     other = context.browser.new_context()
     page = opened(other, sheets["one"][1])
     page.set_input_files("#import", sheets["one"][1])
+    page.wait_for_selector("#warning:not([hidden])")
     assert "holds no exported grades" in page.inner_text("#warning")
     page.set_input_files("#import", file)
     page.wait_for_selector("#grading:not([hidden])")
