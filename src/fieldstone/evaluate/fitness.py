@@ -7,7 +7,6 @@ ten. Cohen's kappa (Educational and Psychological Measurement, 1960) takes off w
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import numpy as np
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.compare import Array, Estimate, bootstrap_mean, draw, paired_difference, tails
 from fieldstone.evaluate.judge import Claim, Grade, grade
+from fieldstone.evaluate.lost import ENOUGH
 from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.questions import json_values
 from fieldstone.models import Generator
 from fieldstone.progress import Progress, silent
 
@@ -30,9 +31,6 @@ FEWEST_JUDGED = 30
 
 MOST_UNREAD = 0.1
 """A judge that gives no verdict on more than one answer in ten leaves out too many to stand for the rest."""
-
-MATCH = 0.5
-"""The token F1 from which on an answer counts as right where no judge is asked."""
 
 SHOWN = 5
 
@@ -117,27 +115,18 @@ def read_judged(path: Path) -> list[JudgedAnswer]:
     `correct` is true, false or a grade in 0..1, of which .5 and more count as right. `source`, if there,
     names the document that the question is about. Raises QuestionsError, which names up to five bad lines.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise QuestionsError(
-            f"{path} cannot be read: {error.strerror}; give a file of judged answers"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise QuestionsError(f"{path} is not valid UTF-8 at byte {error.start}; save it as UTF-8") from None
     judged, problems = [], []
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    for number, line in lines:
+    for place, entry in json_values(path):
         try:
-            judged.append(_judged(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            problems.append(f"line {number}: {error}")
+            judged.append(_judged(entry))
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
     if problems:
         shown = "\n  ".join(problems[:SHOWN])
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise QuestionsError(
-            f"{path}: {len(problems)} of {len(lines)} judged answers cannot be read; write each as {FORM}:"
-            f"\n  {shown}{more}"
+            f"{path}: {len(problems)} of {len(problems) + len(judged)} judged answers cannot be read; "
+            f"write each as {FORM}:\n  {shown}{more}"
         )
     if not judged:
         raise QuestionsError(f"{path} holds no judged answer; write one a line, such as {FORM}")
@@ -159,7 +148,7 @@ def fitness(
     about = [item.about for _, item in pairs]
     same = [float(x == y) for x, y in zip(its, people, strict=True)]
     words = [
-        bool(item.claim.answers) and token_f1(item.claim.answer, item.claim.answers) >= MATCH
+        bool(item.claim.answers) and token_f1(item.claim.answer, item.claim.answers) >= ENOUGH
         for _, item in pairs
     ]
     kappa, by_words = kappa_estimate(its, people, about), kappa_estimate(words, people, about)
@@ -221,7 +210,7 @@ def _unfit(
     if by_words is not None and kappa.value <= by_words.value:
         return (
             f"its kappa of {kappa.value:.2f} is not above the {by_words.value:.2f} that shared words alone "
-            f"reach (token F1 of {MATCH} or more)"
+            f"reach (token F1 of {ENOUGH} or more)"
         )
     return ""
 
@@ -252,6 +241,8 @@ def _kappas(tables: Array) -> Array:
 
 def _judged(entry: object) -> JudgedAnswer:
     """Raises ValueError, which says what is wrong with the entry."""
+    if isinstance(entry, ValueError):
+        raise entry
     if not isinstance(entry, dict):
         raise ValueError("this is no JSON object")
     texts = {name: entry.get(name) or "" for name in ("question", "answer", "source")}

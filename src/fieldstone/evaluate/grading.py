@@ -19,7 +19,7 @@ from fieldstone.evaluate.compare import FEWEST, Value
 from fieldstone.evaluate.krippendorff import Alpha, alpha
 from fieldstone.evaluate.report import Evaluation
 from fieldstone.evaluate.sheet import CRITERIA, LEVELS, SIDES, Item, Row, Sheet
-from fieldstone.evaluate.summary import Measured, differences, estimates, tests
+from fieldstone.evaluate.summary import Measured, clustered, differences, estimates, tests
 
 Grades = Mapping[str, Mapping[str, int | None]]
 Key = tuple[str, str]
@@ -215,10 +215,10 @@ def _key(row: Row) -> Key:
 
 
 def _clusters(rows: Sequence[Row]) -> dict[Key, str]:
-    """Each question's document, or the question itself where there are fewer than six documents."""
+    """What is drawn for each question: see `summary.clustered`."""
     documents = {_key(row): str(row.get("source") or row["id"]) for row in rows}
-    few = len(set(documents.values())) < FEWEST
-    return {key: "/".join(key) if few else document for key, document in documents.items()}
+    drawn = clustered(list(documents.values()), ["/".join(key) for key in documents])
+    return dict(zip(documents, drawn, strict=True))
 
 
 def _said(item: Item, graders: Sequence[Grader], name: str) -> dict[str, int]:

@@ -49,7 +49,7 @@ def measured(
         }
         for measure in measures
     }
-    return Measured(systems, values, _clusters(judged))
+    return Measured(systems, values, clustered(_documents(judged), [item.question.id for item in judged]))
 
 
 def estimates(found: Measured) -> dict[str, dict[str, Estimate]]:
@@ -129,11 +129,9 @@ def _over_runs(runs: Runs) -> list[tuple[float, float] | None]:
     return [total(values) for values in zip(*runs, strict=True)]
 
 
-def _clusters(judged: Sequence[Judged]) -> list[str]:
+def clustered(documents: Sequence[str], questions: Sequence[str]) -> list[str]:
     """Each question's document, or the question itself where there are fewer than six documents."""
-    documents = _documents(judged)
-    few = len(set(documents)) < FEWEST
-    return [item.question.id for item in judged] if few else documents
+    return list(questions if len(set(documents)) < FEWEST else documents)
 
 
 def _documents(judged: Sequence[Judged]) -> list[str]:
