@@ -22,7 +22,7 @@ from fieldstone.models import Generator, Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.prompts import likelihood_prompt, one_by_one_prompt
 from fieldstone.quotes import find
-from fieldstone.records import Citation, Passage, fingerprint
+from fieldstone.records import fingerprint
 
 BATCH = 4
 """Citations looked at at once: what a kill can cost."""
@@ -77,14 +77,8 @@ Look = Callable[[Sequence[Cited], Path | None, Progress], list[float]]
 """What says how far each passage supports its answer, 0..1."""
 
 
-def stands(citation: Citation, passage: Passage) -> bool:
-    """Whether the quote is, letter by letter, what stands at its offsets, and those lie in the passage."""
-    start, end = citation.start - passage.start, citation.end - passage.start
-    return 0 <= start < end <= len(passage.text) and passage.text[start:end] == citation.quote
-
-
 def quoted(quote: str, text: str) -> bool:
-    """Whether a quote without offsets stands in the text, whatever its case and white space."""
+    """Whether a quote stands in the text, whatever its case and white space."""
     return bool(find(quote, text))
 
 
