@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fieldstone.evaluate.compare import Value, bootstrap_mean, paired_difference
-from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.evaluate.questions import read_questions
 from fieldstone.evaluate.run import judge
+from fieldstone.evaluate.statistics.bootstrap import Value, bootstrap_mean, paired_difference
 from fieldstone.examples import read_examples
 from fieldstone.models import Generator, Prompt
 from fieldstone.prompts import parse_together, together_prompt

@@ -19,8 +19,8 @@ import ir_measures
 from fieldstone.evaluate.benchmarks.beir import read_beir, read_qrels
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark
 from fieldstone.evaluate.benchmarks.library import put
-from fieldstone.evaluate.compare import Estimate, bootstrap_mean, paired_difference
-from fieldstone.evaluate.measures import ndcg_at, recall_at
+from fieldstone.evaluate.measures.ranking import ndcg_at, recall_at
+from fieldstone.evaluate.statistics.bootstrap import Estimate, bootstrap_mean, paired_difference
 from fieldstone.library import Library
 from fieldstone.models import load_encoder
 from fieldstone.search import Index, search

@@ -16,10 +16,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.benchmarks import read_benchmark
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark
-from fieldstone.evaluate.compare import bootstrap_mean, paired_difference
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, paired_difference
+from fieldstone.evaluate.systems.alone import ask_alone
 from fieldstone.models import Generator, load_generator
 from fieldstone.recipes import choose_settings
 from fieldstone.records import Example

@@ -19,10 +19,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.fitness import JudgedAnswer, fitness, in_words, read_judged
-from fieldstone.evaluate.judge import Claim, grade
-from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.judge.fitness import JudgedAnswer, fitness, in_words, read_judged
+from fieldstone.evaluate.judge.verdict import Claim, grade
+from fieldstone.evaluate.measures.answering import token_f1
+from fieldstone.evaluate.statistics.bootstrap import Estimate
 from fieldstone.models import load_generator
 from machine import begin, table
 

@@ -24,8 +24,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from fieldstone.evaluate.compare import bootstrap_mean
-from fieldstone.evaluate.support import Ablation, Cited, ablate
+from fieldstone.evaluate.judge.support import Ablation, Cited, ablate
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean
 from fieldstone.models import load_generator
 from fieldstone.search.words import index_words
 from machine import begin, table

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldstone.answer import System
-from fieldstone.evaluate.compare import paired_difference
+from fieldstone.evaluate.evaluation import QuestionSet
 from fieldstone.evaluate.questions import read_questions
-from fieldstone.evaluate.report import QuestionSet
 from fieldstone.evaluate.run import Judged, judge, measure
+from fieldstone.evaluate.statistics.bootstrap import paired_difference
 from fieldstone.models import Encoder
 from fieldstone.recipes import choose_settings
 from fieldstone.recipes.build import Build

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from fieldstone.evaluate.abstention import Trial, aurc, best_aurc, risk_coverage, trial
+from fieldstone.evaluate.report.abstention import Trial, aurc, best_aurc, risk_coverage, trial
 
 RANDOM = np.random.default_rng(7)
 

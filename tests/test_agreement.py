@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fieldstone.evaluate.agreement import ENOUGH, WRITTEN, YOURS, _leads, _tau, agreement, ranking
-from fieldstone.evaluate.compare import bootstrap_mean, unpaired_difference
-from fieldstone.evaluate.summary import Measured
+from fieldstone.evaluate.statistics.agreement import ENOUGH, WRITTEN, YOURS, _leads, _tau, agreement, ranking
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, unpaired_difference
+from fieldstone.evaluate.statistics.summary import Measured
 
 
 def measured(random, chances, questions=100, documents=20, measure="F1"):

@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from fieldstone.cli.app import app
 from fieldstone.errors import EndpointError, QuestionsError
-from fieldstone.evaluate.answers import Given, Piece, read_answers
-from fieldstone.evaluate.any_system import evaluate_answers
-from fieldstone.evaluate.endpoint import Shown, ask_endpoint
 from fieldstone.evaluate.evidence import holds_evidence, telling
-from fieldstone.evaluate.matched import match_answers, rows_of
 from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.systems.answers import Given, Piece, read_answers
+from fieldstone.evaluate.systems.any_system import evaluate_answers
+from fieldstone.evaluate.systems.endpoint import Shown, ask_endpoint
+from fieldstone.evaluate.systems.matched import match_answers, rows_of
 from fieldstone.models import Completion
 from model_server import serving
 from small_library import write_folder

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from fieldstone.errors import QuestionsError, SettingsError, WorkspaceError
-from fieldstone.evaluate.alone import ask_alone
 from fieldstone.evaluate.benchmarks import FORMATS, read_benchmark
 from fieldstone.evaluate.benchmarks.benchmark import Benchmark, Choice
 from fieldstone.evaluate.benchmarks.library import holds, judge_by_grades, put
 from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.systems.alone import ask_alone
 from fieldstone.library import Library
 from fieldstone.models import Completion, Score, load_generator
 from fieldstone.prompts import choice_prompt

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fieldstone.evaluate.compare import (
+from fieldstone.evaluate.statistics.bootstrap import (
     FEWEST,
     Estimate,
     bootstrap_mean,

@@ -15,7 +15,7 @@ import tiny_models
 from fieldstone.cli.app import app
 from fieldstone.errors import QuestionsError
 from fieldstone.evaluate.questions import Question
-from fieldstone.evaluate.report import as_json
+from fieldstone.evaluate.report.files import as_json
 from fieldstone.examples import read_examples
 from fieldstone.in_use import model_in_use
 from fieldstone.models import load_encoder

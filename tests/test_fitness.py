@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from fieldstone.errors import QuestionsError
-from fieldstone.evaluate.fitness import (
+from fieldstone.evaluate.judge.fitness import (
     Grader,
     JudgedAnswer,
     cohen_kappa,
@@ -18,7 +18,7 @@ from fieldstone.evaluate.fitness import (
     kappa_estimate,
     read_judged,
 )
-from fieldstone.evaluate.judge import Claim, Grade
+from fieldstone.evaluate.judge.verdict import Claim, Grade
 from fieldstone.models import Score
 from fieldstone.models.fake import FakeGenerator
 from fieldstone.prompts import VERDICTS

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldstone.evaluate.compare import FEWEST, Estimate, paired_difference
-from fieldstone.evaluate.significance import chance_of_luck
+from fieldstone.evaluate.statistics.bootstrap import FEWEST, Estimate, paired_difference
+from fieldstone.evaluate.statistics.significance import chance_of_luck
 from fieldstone.gate import as_json, from_json, judge
 
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fieldstone.cli.app import app
-from fieldstone.evaluate.grading import assess, judged_lines, read_grades
-from fieldstone.evaluate.sheet import CRITERIA, LEVELS, SIDES, make_sheet, write_key
+from fieldstone.evaluate.grading.grades import assess, judged_lines, read_grades
+from fieldstone.evaluate.grading.sheet import CRITERIA, LEVELS, SIDES, make_sheet, write_key
 from test_sheet import row, rows
 
 

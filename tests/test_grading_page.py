@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldstone.evaluate.grading import assess, read_grades
-from fieldstone.evaluate.sheet import CRITERIA, make_sheet, render_sheet
+from fieldstone.evaluate.grading.grades import assess, read_grades
+from fieldstone.evaluate.grading.sheet import CRITERIA, make_sheet, render_sheet
 from small_library import make_library
 from test_sheet import row
 

@@ -436,7 +436,7 @@ def test_other_recipes_take_nothing_from_it(home, taught):
 def test_the_embedded_model_learns_to_ask_about_another_article(data, tmp_path):
     import numpy as np
 
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
     from fieldstone.models import load_encoder
     from fieldstone.records import Passage, with_context
     from fieldstone.settings import GeneratorTuning, SynthesizeSettings

@@ -7,7 +7,7 @@ import pytest
 
 import tiny_models
 from fieldstone.errors import EndpointError, ModelError
-from fieldstone.evaluate.judge import BATCH, TRIES, Claim, Grade, decide, grade, way_of_judging
+from fieldstone.evaluate.judge.verdict import BATCH, TRIES, Claim, Grade, decide, grade, way_of_judging
 from fieldstone.models import Completion, Prompt, Score, load_generator
 from fieldstone.models.fake import FakeGenerator
 from fieldstone.prompts import VERDICTS, grade_prompt, parse_verdict

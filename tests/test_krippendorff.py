@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from fieldstone.evaluate.krippendorff import Alpha, alpha
+from fieldstone.evaluate.grading.krippendorff import Alpha, alpha
 
 PUBLISHED = """
 1 2 3 3 2 1 4 1 2 . . .

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldstone.evaluate.lost import STAGES, answering, changed, lost, moved, stage
+from fieldstone.evaluate.measures.lost import STAGES, answering, changed, lost, moved, stage
 
 READ = 2
 

@@ -7,21 +7,23 @@ import numpy as np
 import pytest
 from ir_measures import AP, RR, P, R, nDCG
 
-from fieldstone.evaluate.measures import (
-    average_precision_at,
+from fieldstone.evaluate.measures.answering import (
     citation_accuracy,
     citation_precision,
     citation_recall,
     citation_support,
     faithfulness,
-    ndcg_at,
     over_refusal,
-    precision_at,
-    recall_at,
-    reciprocal_rank,
     refusal_f1,
     refusal_precision,
     refusal_recall,
+)
+from fieldstone.evaluate.measures.ranking import (
+    average_precision_at,
+    ndcg_at,
+    precision_at,
+    recall_at,
+    reciprocal_rank,
 )
 
 CASES = 1000

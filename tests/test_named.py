@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from fieldstone.errors import SettingsError
-from fieldstone.evaluate.compare import bootstrap_mean
-from fieldstone.evaluate.findings import LESS_IS_BETTER
-from fieldstone.evaluate.named import DEFAULTS, MEASURES, QUANTILES, Case, check_names, depth, values
+from fieldstone.evaluate.measures.named import DEFAULTS, MEASURES, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.report.findings import LESS_IS_BETTER
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean
 
 ASKED = Question("q1", "Who books the pilot?", ("the agent", "an agent of the ship"), "pilotage.md")
 UNANSWERABLE = Question("q2", "What does a haircut cost?", (), "")

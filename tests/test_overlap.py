@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from fieldstone.evaluate.overlap import bleu, rouge_l
+from fieldstone.evaluate.measures.overlap import bleu, rouge_l
 
 CASES = 1000
 

@@ -11,7 +11,7 @@ import pytest
 
 import tiny_models
 from fieldstone.errors import ModelError, WorkspaceError
-from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.models import Completion, Options, Prompt, load_generator
 from fieldstone.models.causal import CausalGenerator
 from fieldstone.prompts import REFUSAL, one_by_one_prompt, parse_one_by_one, together_prompt, together_reply

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fieldstone.cli.app import app
-from fieldstone.evaluate.advice import findings
-from fieldstone.evaluate.closed_book import closed_book
-from fieldstone.evaluate.quality import kind_of, measure_quality, question_word, same
+from fieldstone.evaluate.quality.advice import findings
+from fieldstone.evaluate.quality.closed_book import closed_book
+from fieldstone.evaluate.quality.found import kind_of, measure_quality, question_word, same
 from fieldstone.examples import write_examples
 from fieldstone.models import load_encoder, load_generator
 from fieldstone.records import Example

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fieldstone.evaluate.compare import tails
-from fieldstone.evaluate.quantile import bootstrap_quantile, quantile_difference
+from fieldstone.evaluate.statistics.bootstrap import tails
+from fieldstone.evaluate.statistics.quantile import bootstrap_quantile, quantile_difference
 
 
 def simulate(random, documents=40):

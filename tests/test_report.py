@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.findings import changes, gaps
-from fieldstone.evaluate.headline import headline
-from fieldstone.evaluate.markdown import render_markdown
-from fieldstone.evaluate.page import render_page
-from fieldstone.evaluate.report import Evaluation, QuestionSet, as_json, write_report
+from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
+from fieldstone.evaluate.report.files import as_json, write_report
+from fieldstone.evaluate.report.findings import changes, gaps
+from fieldstone.evaluate.report.headline import headline
+from fieldstone.evaluate.report.markdown import render_markdown
+from fieldstone.evaluate.report.page import render_page
+from fieldstone.evaluate.statistics.bootstrap import Estimate
 
 EVALUATION = Evaluation(
     date=datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC),
@@ -105,12 +106,14 @@ def test_page_says_in_words_what_the_numbers_mean(report):
 
 
 def test_an_evaluation_without_differences_has_a_page(tmp_path):
-    bare = Evaluation(EVALUATION.date, {"dense": {"recall@1": Estimate(1, 1, 1, 3)}})
+    bare = Evaluation(date=EVALUATION.date, systems={"dense": {"recall@1": Estimate(1, 1, 1, 3)}})
     assert "Differences" not in write_report(tmp_path, bare).html.read_text(encoding="utf-8")
 
 
 def test_numbers_that_are_none_are_not_written(tmp_path):
-    broken = Evaluation(EVALUATION.date, {"dense": {"recall@1": Estimate(float("nan"), 0, 1, 3)}})
+    broken = Evaluation(
+        date=EVALUATION.date, systems={"dense": {"recall@1": Estimate(float("nan"), 0, 1, 3)}}
+    )
     with pytest.raises(ValueError):
         write_report(tmp_path, broken)
 
@@ -222,19 +225,23 @@ def test_the_headline_tells_what_tuning_did():
     ],
 )
 def test_the_headline_of_other_verdicts(verdict, said):
-    assert said in headline(as_json(Evaluation(TUNED.date, sets=TUNED.sets, verdicts=(verdict,))))
+    assert said in headline(as_json(Evaluation(date=TUNED.date, sets=TUNED.sets, verdicts=(verdict,))))
 
 
 def test_a_change_on_the_page_that_may_be_chance_is_said_to():
     chance = {"human": QuestionSet(*measured(0.64, 0.66, 0.02, -0.01, 0.05))}
-    assert headline(as_json(Evaluation(TUNED.date, sets=chance, verdicts=(VERDICT,)))).endswith(
+    assert headline(as_json(Evaluation(date=TUNED.date, sets=chance, verdicts=(VERDICT,)))).endswith(
         "(+.02, 95 % interval −.01 to +.05), which may be chance."
     )
 
 
 def test_less_is_better_of_some_measures():
     found = {name: Estimate(0.1, 0.05, 0.15, 400) for name in ("F1", "seconds", "over-refusal")}
-    content = as_json(Evaluation(TUNED.date, {"before": found, "after": found}, {"after - before": found}))
+    content = as_json(
+        Evaluation(
+            date=TUNED.date, systems={"before": found, "after": found}, differences={"after - before": found}
+        )
+    )
     assert {c.measure: c.verdict for c in changes(content)} == {
         "F1": "better",
         "seconds": "worse",
@@ -275,7 +282,7 @@ def test_the_page_of_a_tuned_evaluation(tmp_path):
 
 def test_other_systems_of_a_tuned_evaluation_are_folded_away():
     more = HUMAN.systems | {"retriever alone": HUMAN.systems["after"]}
-    folded = Evaluation(TUNED.date, sets={"human": QuestionSet(more, HUMAN.differences)})
+    folded = Evaluation(date=TUNED.date, sets={"human": QuestionSet(more, HUMAN.differences)})
     assert "<summary>All systems: human</summary>" in render_page(as_json(folded))
     assert "All systems" not in render_page(as_json(TUNED))
 
@@ -286,7 +293,7 @@ def test_a_report_written_before_there_were_sets_can_be_shown():
 
 
 def test_verdicts_alone_have_a_page():
-    page = render_page(as_json(Evaluation(TUNED.date, verdicts=(DECLINED | {"difference": None},))))
+    page = render_page(as_json(Evaluation(date=TUNED.date, verdicts=(DECLINED | {"difference": None},))))
     assert "Tuning changed nothing" in page
     assert "What the gate decided" in page
 
@@ -321,10 +328,10 @@ def several():
     systems = {"<one>": estimates, "two": estimates | {"F1": Estimate(0.31, 0.2, 0.4, 40)}}
     systems["dense"] = {"recall@5": Estimate(0.7, 0.6, 0.8, 32)}
     return Evaluation(
-        EVALUATION.date,
-        systems,
-        {"two - <one>": {"F1": Estimate(-0.3, -0.4, -0.2, 40)}},
-        {"answer": {"passages": 4}},
+        date=EVALUATION.date,
+        systems=systems,
+        differences={"two - <one>": {"F1": Estimate(-0.3, -0.4, -0.2, 40)}},
+        settings={"answer": {"passages": 4}},
         rows=rows,
         passages={"right": f"Gates\nThey close at ten. It closes & locks. {HOSTILE}", "elsewhere": "unread"},
     )
@@ -385,9 +392,9 @@ def test_the_headline_of_several_systems():
 
 
 def test_the_headline_of_one_system():
-    one = Evaluation(EVALUATION.date, {"dense": {"recall@5": Estimate(0.66, 0.6, 0.72, 400)}})
+    one = Evaluation(date=EVALUATION.date, systems={"dense": {"recall@5": Estimate(0.66, 0.6, 0.72, 400)}})
     assert headline(as_json(one)) == "dense reaches recall@5 .66 (95 % interval .60 to .72, 400 questions)."
-    assert headline(as_json(Evaluation(EVALUATION.date))) == ""
+    assert headline(as_json(Evaluation(date=EVALUATION.date))) == ""
 
 
 def test_the_page_is_drawn_light_and_dark_and_printed():
@@ -407,7 +414,7 @@ def test_the_curves_of_tuning():
         "losses": [(1.0, 0.9), (2.0, 0.5), (3.0, 0.41)],
         "scores": [(0.0, 0.6), (3.0, 0.7)],
     }
-    tuned = Evaluation(EVALUATION.date, curves=(curve, curve | {"part": "generator", "scores": []}))
+    tuned = Evaluation(date=EVALUATION.date, curves=(curve, curve | {"part": "generator", "scores": []}))
     text = render_page(json.loads(json.dumps(as_json(tuned))))
     assert Page(text).open == []
     assert "retriever &lt;1&gt;: training loss, from 0.900 at step 1 to 0.410 at step 3" in text

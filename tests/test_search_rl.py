@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 from fieldstone import prompts
 from fieldstone.errors import ModelError
-from fieldstone.evaluate.measures import token_f1
+from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.models import Options, load_generator
 from fieldstone.models.causal import CausalGenerator
 from fieldstone.models.tokens import Tokens

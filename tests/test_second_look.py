@@ -1,9 +1,9 @@
 """What a second look finds stands in the rows and in their measures, and changes nothing else."""
 
-from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.fitness import Fitness
-from fieldstone.evaluate.second_look import with_grades, with_support
-from fieldstone.evaluate.support import by_ablation
+from fieldstone.evaluate.judge.fitness import Fitness
+from fieldstone.evaluate.judge.second_look import with_grades, with_support
+from fieldstone.evaluate.judge.support import by_ablation
+from fieldstone.evaluate.statistics.bootstrap import Estimate
 from fieldstone.models import Score
 from fieldstone.models.fake import FakeGenerator
 from fieldstone.prompts import VERDICTS

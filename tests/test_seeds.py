@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fieldstone.evaluate.compare import bootstrap_mean, draw, fractions, paired_difference
-from fieldstone.evaluate.seeds import (
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, draw, fractions, paired_difference
+from fieldstone.evaluate.statistics.seeds import (
     difference_over_runs,
     draws,
     mean_over_runs,
@@ -13,7 +13,7 @@ from fieldstone.evaluate.seeds import (
     sums_of,
     total,
 )
-from fieldstone.evaluate.significance import LUCK, more_than_chance, weigh
+from fieldstone.evaluate.statistics.significance import LUCK, more_than_chance, weigh
 
 
 def recipe(random, hard, seeds, wide, better=0.0):

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from fieldstone.errors import GradesError
-from fieldstone.evaluate.sheet import (
+from fieldstone.evaluate.grading.sheet import (
     CRITERIA,
     make_sheet,
     read_key,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fieldstone.evaluate import significance
-from fieldstone.evaluate.compare import Estimate, paired_difference
-from fieldstone.evaluate.seeds import standard_error
-from fieldstone.evaluate.significance import (
+from fieldstone.evaluate.statistics import significance
+from fieldstone.evaluate.statistics.bootstrap import Estimate, paired_difference
+from fieldstone.evaluate.statistics.seeds import standard_error
+from fieldstone.evaluate.statistics.significance import (
     LUCK,
     SWAPS,
     chance_of_luck,

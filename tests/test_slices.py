@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldstone.evaluate.slices import SCORE, slices
+from fieldstone.evaluate.report.slices import SCORE, slices
 
 WORDS = st.text("ab ", min_size=1, max_size=20)
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from fieldstone.evaluate.compare import bootstrap_mean, paired_difference
-from fieldstone.evaluate.quantile import bootstrap_quantile
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.run import Judged, summarise
-from fieldstone.evaluate.significance import chance_of_luck
-from fieldstone.evaluate.summary import measured, notes
+from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, paired_difference
+from fieldstone.evaluate.statistics.quantile import bootstrap_quantile
+from fieldstone.evaluate.statistics.significance import chance_of_luck
+from fieldstone.evaluate.statistics.summary import measured, notes
 
 
 def judged(questions=20, documents=10):

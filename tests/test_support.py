@@ -7,7 +7,7 @@ import pytest
 
 import tiny_models
 from fieldstone.errors import ModelError
-from fieldstone.evaluate.support import (
+from fieldstone.evaluate.judge.support import (
     Ablation,
     Cited,
     ablate,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fieldstone.cli.table import show_before_after
-from fieldstone.evaluate.compare import Estimate
-from fieldstone.evaluate.report import Evaluation, QuestionSet, as_json
+from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
+from fieldstone.evaluate.report.files import as_json
+from fieldstone.evaluate.statistics.bootstrap import Estimate
 
 DATE = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -64,7 +65,7 @@ def shown(evaluation, width=80, terminal=False):
 
 
 def test_the_table_to_the_letter():
-    text = shown(Evaluation(DATE, sets={"human questions": HUMAN}, verdicts=(VERDICT, DECLINED)))
+    text = shown(Evaluation(date=DATE, sets={"human questions": HUMAN}, verdicts=(VERDICT, DECLINED)))
     assert text.splitlines() == [
         "Human questions  n = 380",
         "measure           before after  change  95 % interval  −.15    0    +.15",
@@ -80,7 +81,7 @@ def test_the_table_to_the_letter():
 
 
 def test_a_terminal_gets_colours_and_wrapped_verdicts():
-    text = shown(Evaluation(DATE, sets={"human": HUMAN}, verdicts=(VERDICT,)), terminal=True)
+    text = shown(Evaluation(date=DATE, sets={"human": HUMAN}, verdicts=(VERDICT,)), terminal=True)
     assert "\x1b[" in text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(map(len, plain)) <= 80
@@ -88,25 +89,27 @@ def test_a_terminal_gets_colours_and_wrapped_verdicts():
 
 
 def test_a_narrow_terminal_gets_the_numbers_alone():
-    text = re.sub(r"\x1b\[[0-9;]*m", "", shown(Evaluation(DATE, sets={"human": HUMAN}), 64, terminal=True))
+    text = re.sub(
+        r"\x1b\[[0-9;]*m", "", shown(Evaluation(date=DATE, sets={"human": HUMAN}), 64, terminal=True)
+    )
     assert "●" not in text
     assert "recall@1            .641  .712   +.071   +.034  +.108   better" in text
     assert max(map(len, text.splitlines())) <= 64
 
 
 def test_sets_stand_under_each_other_and_one_set_needs_no_name():
-    both = shown(Evaluation(DATE, sets={"human questions": HUMAN, "synthetic questions": HUMAN}))
+    both = shown(Evaluation(date=DATE, sets={"human questions": HUMAN, "synthetic questions": HUMAN}))
     assert both.index("Human questions") < both.index("Synthetic questions")
-    one = shown(Evaluation(DATE, HUMAN.systems, HUMAN.differences))
+    one = shown(Evaluation(date=DATE, systems=HUMAN.systems, differences=HUMAN.differences))
     assert one.startswith("Before and after tuning  n = 380\n")
 
 
 def test_other_systems_have_no_table():
-    assert shown(Evaluation(DATE, {"dense": {"recall@1": Estimate(1, 1, 1, 3)}})) == ""
+    assert shown(Evaluation(date=DATE, systems={"dense": {"recall@1": Estimate(1, 1, 1, 3)}})) == ""
 
 
 def test_a_measure_that_could_not_be_paired_is_shown_without_a_change():
-    assert "recall@1            .641  .712\n" in shown(Evaluation(DATE, HUMAN.systems))
+    assert "recall@1            .641  .712\n" in shown(Evaluation(date=DATE, systems=HUMAN.systems))
 
 
 RATE = st.floats(0, 1)
@@ -118,11 +121,11 @@ def test_no_row_is_wider_than_the_terminal(rates, seconds):
         f"m{i}": (b, a, a - b - low * 0.3, a - b + high * 0.3) for i, (b, a, low, high) in enumerate(rates)
     }
     rows["seconds"] = (seconds, seconds / 2, -seconds / 2, -seconds / 2)
-    for line in shown(Evaluation(DATE, sets={"human": questions(rows)})).splitlines():
+    for line in shown(Evaluation(date=DATE, sets={"human": questions(rows)})).splitlines():
         assert len(line) <= 80
 
 
 @pytest.mark.parametrize("width", [20, 40, 60])
 def test_any_terminal_will_do(width):
-    evaluation = Evaluation(DATE, sets={"human": HUMAN}, verdicts=(VERDICT, DECLINED))
+    evaluation = Evaluation(date=DATE, sets={"human": HUMAN}, verdicts=(VERDICT, DECLINED))
     assert "retriever" in shown(evaluation, width, terminal=True)

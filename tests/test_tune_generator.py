@@ -493,7 +493,7 @@ def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
 def test_the_embedded_model_answers_better_about_another_article(
     data: Path, tmp_path: Path, how: dict[str, Any], rows: int
 ) -> None:
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
     from fieldstone.prompts import one_by_one_prompt, parse_one_by_one
 
     def lines(name: str) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldstone.evaluate.measures import exact_match, token_f1
-from fieldstone.evaluate.words import normalize_answer
+from fieldstone.evaluate.measures.answering import exact_match, token_f1
+from fieldstone.evaluate.measures.words import normalize_answer
 
 CASES = 1000
 

@@ -1,6 +1,6 @@
 """The worst cases of a system, and the passages that they speak of."""
 
-from fieldstone.evaluate.worst import CASES, passages_of, worst
+from fieldstone.evaluate.report.worst import CASES, passages_of, worst
 
 
 def row(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from fieldstone.errors import SettingsError as SettingsError
     from fieldstone.errors import StoreError as StoreError
     from fieldstone.errors import WorkspaceError as WorkspaceError
+    from fieldstone.evaluate.evaluation import Evaluation as Evaluation
     from fieldstone.evaluate.questions import Question as Question
     from fieldstone.evaluate.questions import read_questions as read_questions
-    from fieldstone.evaluate.report import Evaluation as Evaluation
-    from fieldstone.evaluate.report import write_report as write_report
+    from fieldstone.evaluate.report.files import write_report as write_report
     from fieldstone.examples import read_examples as read_examples
     from fieldstone.examples import write_examples as write_examples
     from fieldstone.gate import Verdict as Verdict
@@ -79,7 +79,8 @@ _HOMES = {
     "in_use": ("Choice", "choices"),
     "answer": ("System", "open_system", "stream_answer"),
     "evaluate.questions": ("Question", "read_questions"),
-    "evaluate.report": ("Evaluation", "write_report"),
+    "evaluate.evaluation": ("Evaluation",),
+    "evaluate.report.files": ("write_report",),
     "records": ("Document", "Heading", "Passage", "Hit", "Example", "Citation", "Answer"),
     "errors": (
         "FieldstoneError",

@@ -28,8 +28,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fieldstone.evaluate.compare import FEWEST, Estimate, Value, paired_difference, questions_to_tell
-from fieldstone.evaluate.significance import LUCK, chance_of_luck
+from fieldstone.evaluate.statistics.bootstrap import (
+    FEWEST,
+    Estimate,
+    Value,
+    paired_difference,
+    questions_to_tell,
+)
+from fieldstone.evaluate.statistics.significance import LUCK, chance_of_luck
 from fieldstone.in_use import Part
 
 

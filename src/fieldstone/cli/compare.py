@@ -9,7 +9,7 @@ import typer
 from fieldstone.cli.options import Json, Measure, Quiet, Set, WorkspacePath
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.report import QuestionSet
+    from fieldstone.evaluate.evaluation import QuestionSet
     from fieldstone.recipes.compare import Comparison
 
 MEASURES = (
@@ -60,7 +60,7 @@ def compare(
     from fieldstone.cli.measured import show_agreement
     from fieldstone.cli.options import questions_in
     from fieldstone.cli.output import one_line, show, show_json
-    from fieldstone.evaluate.report import as_json, write_report
+    from fieldstone.evaluate.report.files import as_json, write_report
     from fieldstone.recipes.compare import compare as run
     from fieldstone.workspace import open_workspace
 
@@ -119,8 +119,8 @@ def _show_difference(pair: str, name: str, measure: str, questions: QuestionSet)
 
     from fieldstone.cli.measured import p_value
     from fieldstone.cli.output import show
-    from fieldstone.evaluate.findings import LESS_IS_BETTER
-    from fieldstone.evaluate.significance import more_than_chance
+    from fieldstone.evaluate.report.findings import LESS_IS_BETTER
+    from fieldstone.evaluate.statistics.significance import more_than_chance
 
     change = questions.differences[pair].get(measure)
     test = questions.tests.get(pair, {}).get(measure)

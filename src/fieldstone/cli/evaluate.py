@@ -11,9 +11,9 @@ import typer
 from fieldstone.cli.options import Json, Quiet, Reports, Set
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.answers import Given
-    from fieldstone.evaluate.fitness import Grader
-    from fieldstone.evaluate.report import Evaluation
+    from fieldstone.evaluate.evaluation import Evaluation
+    from fieldstone.evaluate.judge.fitness import Grader
+    from fieldstone.evaluate.systems.answers import Given
     from fieldstone.models import Reranker
     from fieldstone.settings import Settings
 
@@ -131,10 +131,10 @@ def evaluate(
     from fieldstone.cli import progress
     from fieldstone.cli.options import settings_of
     from fieldstone.errors import QuestionsError, SettingsError
-    from fieldstone.evaluate.any_system import Ours, asked_of_endpoint, evaluate_answers
-    from fieldstone.evaluate.named import DEFAULTS, check_names
+    from fieldstone.evaluate.measures.named import DEFAULTS, check_names
     from fieldstone.evaluate.questions import drawn, read_questions
     from fieldstone.evaluate.run import evaluate as run
+    from fieldstone.evaluate.systems.any_system import Ours, asked_of_endpoint, evaluate_answers
     from fieldstone.models import load_reranker
     from fieldstone.recipes import choose_settings
     from fieldstone.recipes.compare import written_questions
@@ -190,7 +190,7 @@ def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
     """Write the report into a folder of `into`, and show what was found."""
     from fieldstone.cli.measured import show_measured
     from fieldstone.cli.output import show, show_json
-    from fieldstone.evaluate.report import as_json, write_report
+    from fieldstone.evaluate.report.files import as_json, write_report
 
     paths = write_report(into, evaluation)
     if json:
@@ -206,7 +206,7 @@ def _grader(name: str | None, judged: Path | None, least: float, settings: Setti
     if name is None and judged is None:
         return None
     from fieldstone.errors import SettingsError
-    from fieldstone.evaluate.fitness import Grader, read_judged
+    from fieldstone.evaluate.judge.fitness import Grader, read_judged
     from fieldstone.models import load_generator
 
     if name is None or judged is None:

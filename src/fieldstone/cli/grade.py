@@ -10,8 +10,8 @@ import typer
 from fieldstone.cli.options import Json
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.grading import Graded
-    from fieldstone.evaluate.krippendorff import Alpha
+    from fieldstone.evaluate.grading.grades import Graded
+    from fieldstone.evaluate.grading.krippendorff import Alpha
 
 grade = typer.Typer(
     help="Let people grade answers: write a page for them, read what they said.", no_args_is_help=True
@@ -59,7 +59,7 @@ def make(
     from fieldstone.atomic import write_text
     from fieldstone.cli.output import count, show
     from fieldstone.errors import GradesError
-    from fieldstone.evaluate.sheet import make_sheet, read_rows, render_sheet, workspace_of, write_key
+    from fieldstone.evaluate.grading.sheet import make_sheet, read_rows, render_sheet, workspace_of, write_key
     from fieldstone.workspace import open_workspace
 
     names = [name.strip() for name in systems.split(",") if name.strip()] if systems else []
@@ -117,9 +117,9 @@ def read(
     from fieldstone.atomic import write_json
     from fieldstone.cli.output import show, show_json, show_reasons
     from fieldstone.errors import GradesError
-    from fieldstone.evaluate.grading import assess, judged_lines, read_grades
-    from fieldstone.evaluate.report import as_json, write_report
-    from fieldstone.evaluate.sheet import read_key
+    from fieldstone.evaluate.grading.grades import assess, judged_lines, read_grades
+    from fieldstone.evaluate.grading.sheet import read_key
+    from fieldstone.evaluate.report.files import as_json, write_report
     from fieldstone.examples import write_lines
 
     sheet = read_key(key)

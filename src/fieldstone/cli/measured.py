@@ -10,10 +10,10 @@ from rich.text import Text
 from fieldstone.cli.output import one_line, show
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.agreement import Agreement
-    from fieldstone.evaluate.compare import Estimate
-    from fieldstone.evaluate.report import Evaluation, QuestionSet
-    from fieldstone.evaluate.significance import Test
+    from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
+    from fieldstone.evaluate.statistics.agreement import Agreement
+    from fieldstone.evaluate.statistics.bootstrap import Estimate
+    from fieldstone.evaluate.statistics.significance import Test
 
 RANKED = {True: "ranks alike", False: "ranks otherwise", None: ""}
 """Of the systems, by both sets of questions."""
@@ -21,7 +21,7 @@ RANKED = {True: "ranks alike", False: "ranks otherwise", None: ""}
 
 def show_measured(evaluation: Evaluation) -> None:
     """Each set of questions: a block a system, a row a measure; then what is more than chance."""
-    from fieldstone.evaluate.report import QuestionSet
+    from fieldstone.evaluate.evaluation import QuestionSet
 
     for note in evaluation.notes:
         show(one_line(note))
@@ -92,8 +92,8 @@ def _told(
     differences: Mapping[str, Estimate], tests: Mapping[str, Test]
 ) -> tuple[dict[str, Estimate], list[str]]:
     """The differences that are more than chance, and the others with the questions that would tell."""
-    from fieldstone.evaluate.findings import questions_needed
-    from fieldstone.evaluate.significance import more_than_chance
+    from fieldstone.evaluate.report.findings import questions_needed
+    from fieldstone.evaluate.statistics.significance import more_than_chance
 
     told, noise = {}, []
     for measure, difference in differences.items():

@@ -45,9 +45,9 @@ def quality(
     from fieldstone.cli import progress
     from fieldstone.cli.options import settings_of
     from fieldstone.cli.output import show, show_json
-    from fieldstone.evaluate.advice import findings
-    from fieldstone.evaluate.look import look
-    from fieldstone.evaluate.page.quality import render_quality
+    from fieldstone.evaluate.quality.advice import findings
+    from fieldstone.evaluate.quality.look import look
+    from fieldstone.evaluate.report.page.quality import render_quality
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)

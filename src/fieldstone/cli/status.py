@@ -131,7 +131,7 @@ def _render(facts: Mapping[str, Any]) -> None:
 def _show_choice(part: Part, choice: Mapping[str, Any], base: str) -> None:
     """A tuned part: since when it is in use, why, and whether it is at all."""
     from fieldstone.cli.output import one_line, show
-    from fieldstone.evaluate.findings import why
+    from fieldstone.evaluate.report.findings import why
 
     reason = one_line(why({**choice, "accepted": True}))
     forced = ", forced into use" if choice["forced"] else ""

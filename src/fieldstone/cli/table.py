@@ -12,8 +12,8 @@ from rich.text import Text
 from fieldstone.cli.output import one_line, out, show
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.compare import Estimate
-    from fieldstone.evaluate.findings import Change
+    from fieldstone.evaluate.report.findings import Change
+    from fieldstone.evaluate.statistics.bootstrap import Estimate
 
 WIDTH = 80
 """The table with its drawing; a narrower terminal gets the numbers alone."""
@@ -32,7 +32,7 @@ def show_before_after(content: Mapping[str, Any], to: Console = out) -> None:
 
     Shows nothing of an evaluation whose systems are not called before and after.
     """
-    from fieldstone.evaluate.findings import changes, sets_of
+    from fieldstone.evaluate.report.findings import changes, sets_of
 
     drawn = not to.is_terminal or to.width >= WIDTH
     for name, questions in sets_of(content).items():
@@ -88,7 +88,7 @@ def _plot(estimate: Estimate, reach: float, colour: str, told: bool) -> Text:
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]], to: Console) -> None:
-    from fieldstone.evaluate.findings import decision, why
+    from fieldstone.evaluate.report.findings import decision, why
 
     for verdict in verdicts:
         mark, colour = ("✓", "green") if verdict["accepted"] else ("✗", "yellow")

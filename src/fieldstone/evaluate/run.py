@@ -15,17 +15,17 @@ from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
-from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
+from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
 from fieldstone.evaluate.evidence import locate, relevant_passages
-from fieldstone.evaluate.fitness import Grader, examine
-from fieldstone.evaluate.lost import answering as answering_rows
-from fieldstone.evaluate.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
+from fieldstone.evaluate.judge.fitness import Grader, examine
+from fieldstone.evaluate.judge.second_look import with_grades, with_support
+from fieldstone.evaluate.judge.support import SENTENCE, by_ablation, by_entailment
+from fieldstone.evaluate.measures.lost import answering as answering_rows
+from fieldstone.evaluate.measures.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.questions import NEAR_MISS, Question
-from fieldstone.evaluate.report import Evaluation, QuestionSet
-from fieldstone.evaluate.second_look import with_grades, with_support
-from fieldstone.evaluate.summary import differences, estimates, measured, notes, tests
-from fieldstone.evaluate.support import SENTENCE, by_ablation, by_entailment
-from fieldstone.evaluate.worst import passages_of, worst
+from fieldstone.evaluate.report.worst import passages_of, worst
+from fieldstone.evaluate.statistics.agreement import WRITTEN, YOURS, agreement
+from fieldstone.evaluate.statistics.summary import differences, estimates, measured, notes, tests
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
 from fieldstone.models import Reranker

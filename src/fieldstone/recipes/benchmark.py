@@ -16,8 +16,8 @@ from fieldstone.workspace import Workspace
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.benchmarks.benchmark import Benchmark
+    from fieldstone.evaluate.evaluation import Evaluation
     from fieldstone.evaluate.questions import Question
-    from fieldstone.evaluate.report import Evaluation
     from fieldstone.evaluate.run import Judged
     from fieldstone.library import Library
 
@@ -115,8 +115,8 @@ def ask_generator(
 
     `background`: question id -> passages to show with a multiple-choice question.
     """
-    from fieldstone.evaluate.alone import ask_alone
-    from fieldstone.evaluate.report import Evaluation
+    from fieldstone.evaluate.evaluation import Evaluation
+    from fieldstone.evaluate.systems.alone import ask_alone
 
     found = ask_alone(
         generator or _load(settings), settings.models.generator, benchmark, questions, progress,

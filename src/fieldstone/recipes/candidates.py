@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone import gate
 from fieldstone.atomic import write_json
-from fieldstone.evaluate.compare import Value
+from fieldstone.evaluate.statistics.bootstrap import Value
 from fieldstone.in_use import Choice, Part, base_of, newest, roll_back, take_into_use
 from fieldstone.records import Example
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone.atomic import write_json
 from fieldstone.errors import QuestionsError, WorkspaceError
-from fieldstone.evaluate.agreement import WRITTEN, YOURS, agreement
-from fieldstone.evaluate.named import DEFAULTS
-from fieldstone.evaluate.seeds import total
+from fieldstone.evaluate.measures.named import DEFAULTS
+from fieldstone.evaluate.statistics.agreement import WRITTEN, YOURS, agreement
+from fieldstone.evaluate.statistics.seeds import total
 from fieldstone.examples import read_examples
 from fieldstone.progress import Progress, silent
 from fieldstone.recipes import choose_settings, load_recipe, run_steps
@@ -31,10 +31,10 @@ from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace, create_workspace
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.agreement import Agreement
+    from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
     from fieldstone.evaluate.questions import Question
-    from fieldstone.evaluate.report import Evaluation, QuestionSet
     from fieldstone.evaluate.run import Judged
+    from fieldstone.evaluate.statistics.agreement import Agreement
 
 SYNTHETIC = 160
 """Written questions that are measured with, at most."""
@@ -63,8 +63,8 @@ class Run:
 class Comparison:
     """The runs, and what they come to: an evaluation whose systems are the recipes, each over all its runs.
 
-    The intervals of a recipe that ran several times are over documents and seeds (`evaluate.seeds`), so they
-    tell of the recipe, not of these models; those of a recipe that tuned once tell of that one model.
+    The intervals of a recipe that ran several times are over documents and seeds (see `seeds`), so they tell
+    of the recipe, not of these models; those of a recipe that tuned once tell of that one model.
     `spread` has what each seed came to.
     """
 
@@ -101,7 +101,7 @@ def compare(
 
     Raises QuestionsError when there is nothing to measure with, and what the steps raise.
     """
-    from fieldstone.evaluate.report import Evaluation
+    from fieldstone.evaluate.evaluation import Evaluation
 
     sets, notes = _questions(workspace, questions, limit)
     folder = workspace.path / "compare"
@@ -277,7 +277,7 @@ def _with_passages(workspace: Workspace, questions: QuestionSet) -> QuestionSet:
 
 def _agreement(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Sequence[Judged]]) -> Agreement:
     """Whether the written questions tell of the recipes what yours tell."""
-    from fieldstone.evaluate.summary import measured
+    from fieldstone.evaluate.statistics.summary import measured
 
     both = (measured(_by_seed(title, runs), sets[title], names, DEFAULTS) for title in (YOURS, WRITTEN))
     return agreement(*both)

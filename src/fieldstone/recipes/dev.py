@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fieldstone.evaluate.compare import Value
+from fieldstone.evaluate.statistics.bootstrap import Value
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def reranked_reciprocal_ranks(
 def _reciprocal_ranks(
     index: Index, settings: SearchSettings, dev: Sequence[Example], build: Build, told: str
 ) -> list[Value]:
-    from fieldstone.evaluate.measures import reciprocal_rank
+    from fieldstone.evaluate.measures.ranking import reciprocal_rank
     from fieldstone.search import search
 
     values: list[Value] = []
@@ -131,7 +131,7 @@ def answer_scores(
 ) -> list[Value]:
     """Token F1 of each answer; of a question without one, 1 for a refusal and else 0 (SQuAD 2.0's F1)."""
     from fieldstone.answer import conclude
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
 
     values: list[Value] = []
     for its, example in zip(found, dev, strict=True):
@@ -146,7 +146,7 @@ def answer_scores(
 
 def lesson_score(rows: Sequence[Any], max_tokens: int) -> Callable[[Generator], float]:
     """Token F1 between what a generator writes for these rows and what it should."""
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
 
     def score(generator: Generator) -> float:
         if not rows:

@@ -18,7 +18,7 @@ from fieldstone.errors import QuestionsError, WorkspaceError
 from fieldstone.records import fingerprint, with_context
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.compare import Value
+    from fieldstone.evaluate.statistics.bootstrap import Value
     from fieldstone.models import Generator
     from fieldstone.recipes.build import Build
     from fieldstone.tune.generator import Row
@@ -206,7 +206,7 @@ def _asks(path: Path) -> bool:
 
 def _scores(generator: Generator, tasks: Sequence[Task], build: Build) -> list[Value]:
     """Token F1 of what the generator writes for each row against what stands there."""
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
 
     values: list[Value] = []
     for start in range(0, len(tasks), 16):

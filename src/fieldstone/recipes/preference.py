@@ -33,7 +33,7 @@ def prefer(build: Build) -> dict[str, Any]:
     if settings.models.generator.startswith(("http://", "https://")):
         return {"skipped": f"{start} is a model server, whose weights cannot be tuned from here"}
 
-    from fieldstone.evaluate.measures import token_f1
+    from fieldstone.evaluate.measures.answering import token_f1
     from fieldstone.tune.generator.dpo import tune_by_preference
     from fieldstone.tune.generator.preference import kinds, preference_pairs, sample_key, write_pairs
     from fieldstone.tune.generator.with_trl import need_trl
@@ -88,7 +88,7 @@ def learn_to_search(build: Build) -> dict[str, Any]:
     if len(asked) < 2:
         return {"skipped": f"{len(asked)} training examples are too few"}
 
-    from fieldstone.evaluate.measures import exact_match, token_f1
+    from fieldstone.evaluate.measures.answering import exact_match, token_f1
     from fieldstone.search import search
     from fieldstone.tune.generator.search_rl import Task, tune_to_search
 

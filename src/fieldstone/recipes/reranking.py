@@ -13,7 +13,7 @@ from fieldstone.recipes.dev import answerable, reranked_reciprocal_ranks, sample
 from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
-    from fieldstone.evaluate.compare import Value
+    from fieldstone.evaluate.statistics.bootstrap import Value
     from fieldstone.models import Generator
     from fieldstone.recipes.build import Build
     from fieldstone.settings import Settings

@@ -30,9 +30,9 @@ from fieldstone.records import Example, fingerprint
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
-    from fieldstone.evaluate.agreement import Agreement
-    from fieldstone.evaluate.report import QuestionSet
+    from fieldstone.evaluate.evaluation import QuestionSet
     from fieldstone.evaluate.run import Judged
+    from fieldstone.evaluate.statistics.agreement import Agreement
     from fieldstone.models import Vectors
     from fieldstone.progress import Progress
     from fieldstone.recipes.build import Build
@@ -293,9 +293,10 @@ def fit_on_dev(build: Build, system: System) -> Weights:
 def report(build: Build) -> dict[str, Any]:
     """Before and after on the test questions and on the user's own, read once for this report."""
     from fieldstone.answer import System
-    from fieldstone.evaluate.agreement import WRITTEN
-    from fieldstone.evaluate.report import Evaluation, write_report
+    from fieldstone.evaluate.evaluation import Evaluation
+    from fieldstone.evaluate.report.files import write_report
     from fieldstone.evaluate.run import judge, judge_examples, measure
+    from fieldstone.evaluate.statistics.agreement import WRITTEN
 
     settings, test = build.settings, told(build.examples("test"))
     kept_back = {
@@ -346,9 +347,9 @@ def report(build: Build) -> dict[str, Any]:
 
 def _agreement(sets: Mapping[str, QuestionSet], asking: Mapping[str, Sequence[Judged]]) -> Agreement | None:
     """Whether the synthetic questions tell what the first set, of human ones, tells."""
-    from fieldstone.evaluate.agreement import WRITTEN, agreement
-    from fieldstone.evaluate.named import DEFAULTS
-    from fieldstone.evaluate.summary import measured
+    from fieldstone.evaluate.measures.named import DEFAULTS
+    from fieldstone.evaluate.statistics.agreement import WRITTEN, agreement
+    from fieldstone.evaluate.statistics.summary import measured
 
     human = next(iter(sets))
     if human == WRITTEN or WRITTEN not in sets:

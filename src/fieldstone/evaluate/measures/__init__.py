@@ -1,0 +1,1 @@
+"""What is measured, each measure defined once and known by its name."""

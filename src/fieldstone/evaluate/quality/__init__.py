@@ -1,0 +1,1 @@
+"""How good the questions themselves are."""

@@ -1,0 +1,1 @@
+"""An evaluation on paper: JSON, Markdown and one page."""
