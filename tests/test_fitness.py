@@ -152,6 +152,29 @@ def test_a_judge_that_adds_nothing_to_shared_words_is_refused():
     assert "shared words alone" in found.why
 
 
+def passages(right, number):
+    """An answer whose words stand in its passage, which people found to support it or not."""
+    return JudgedAnswer(
+        Claim(f"When? {number}", "at six", passage="It opens at six."), right, str(number // 2)
+    )
+
+
+def test_a_judge_of_support_is_held_against_the_words_of_the_passage():
+    cases = [passages(right, n) for n, right in enumerate(PEOPLE)]
+    its = [right if n % 20 else not right for n, right in enumerate(PEOPLE)]
+    found = fitness("m", grades(its), cases)
+    assert (found.fit, found.support, found.by_words.value) == (True, True, 0)
+    assert in_words(found).startswith("Support by m: on 60 citations that people judged")
+    unfit = fitness("m", grades([True] * 60), cases)
+    assert in_words(unfit).startswith("m is no judge of support here: it calls every answer supported;")
+    elsewhere = Claim("When?", "at six", passage="It is closed.")
+    told = [
+        case if right else JudgedAnswer(elsewhere, right, case.about)
+        for case, right in zip(cases, PEOPLE, strict=True)
+    ]
+    assert "the answer stands in the passage" in fitness("m", grades(its), told).why
+
+
 def test_unread_verdicts_are_shown_and_are_not_taken_for_wrong():
     its = [None if n in (3, 4) else right for n, right in enumerate(PEOPLE)]
     found = fitness("m", grades(its), CASES)
@@ -198,6 +221,9 @@ def test_judged_answers_are_read(tmp_path):
         JudgedAnswer(Claim("When?", "at six", ("six",)), True, "When?"),
         JudgedAnswer(Claim("When?", "at six", ("six",)), False, "a.md"),
     ]
+    by_passage = {"question": "When?", "answer": "at six", "passage": "It opens at six.", "supported": True}
+    claim = Claim("When?", "at six", passage="It opens at six.")
+    assert read_judged(lines(tmp_path, by_passage)) == [JudgedAnswer(claim, True, "When?")]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +240,8 @@ def test_judged_answers_are_read(tmp_path):
         ({**GOOD, "correct": float("nan")}, '"correct" must be true, false or a grade'),
         ({k: v for k, v in GOOD.items() if k != "correct"}, '"correct" must be'),
         ("[" * 5000, "line 2"),
+        ({**GOOD, "passage": "It opens at six."}, '"supported" must be true, false or a grade'),
+        ({**GOOD, "passage": " ", "supported": 1}, '"passage" is missing or empty'),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, entry, why):

@@ -1,8 +1,8 @@
 """What a second look finds stands in the rows and in their measures, and changes nothing else."""
 
 from fieldstone.evaluate.judge.fitness import Fitness
-from fieldstone.evaluate.judge.second_look import with_grades, with_support
-from fieldstone.evaluate.judge.support import by_ablation
+from fieldstone.evaluate.judge.second_look import in_words_of_support, with_grades, with_support
+from fieldstone.evaluate.judge.support import by_ablation, by_judge
 from fieldstone.evaluate.statistics.bootstrap import Estimate
 from fieldstone.models import Score
 from fieldstone.models.fake import FakeGenerator
@@ -66,6 +66,19 @@ def test_rows_get_the_support_of_their_citations(tmp_path):
     assert silent_one["measures"]["citation-support"] is None
     assert refused["measures"]["faithfulness"] is None
     assert untouched == searched
+
+
+def test_a_judge_says_of_citations_what_it_can(tmp_path):
+    library = make_library(tmp_path / "ws")
+    crane = next(p for p in library.passages() if "crane lifts" in p.text)
+    quote = "Its crane lifts forty tonnes."
+    rows = [row(crane.id, quote, answer=said) for said in ("its crane", "its anchor", "the ferry")]
+    looked = with_support(rows, library, by_judge(Judge()), tmp_path / "s.jsonl")
+    assert [its["citations"][0]["support"] for its in looked] == [1.0, 0.0, None]
+    assert [its["measures"]["citation-support"] for its in looked] == [1.0, 0.0, None]
+    assert [its["measures"]["faithfulness"] for its in looked] == [1.0, 0.0, None]
+    assert in_words_of_support(looked) == "1 of the 3 verdicts on citations could not be read"
+    assert in_words_of_support(looked[:2]) == ""
 
 
 def test_rows_get_the_grades_of_a_judge(tmp_path):

@@ -101,7 +101,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A model that grades the answers, if it agrees with people: a folder, "
+            help="A model that grades answers and citations, if it agrees with people: a folder, "
             "http://host:port/v1#model, embedded:smollm2. Needs --judged.",
             show_default=False,
         ),
@@ -110,8 +110,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Answers that people judged, to try the judge on: JSON Lines of question, answers, answer "
-            "and correct.",
+            help="Answers that people judged, to try the judge on: JSON Lines of question, answers, answer, "
+            "correct; and of question, answer, passage, supported, if it is to judge citations.",
             show_default=False,
         ),
     ] = None,
@@ -159,8 +159,12 @@ def evaluate(
         )
     names = [name.strip() for name in systems.split(",")] if systems else []
     settings = settings_of(opened, changes) if opened else None
-    grader = _grader(judge, judged, least_kappa, settings or choose_settings(None, {}, flags=changes or ()))
-    looked: bool | Reranker = support
+    grader, of_support = _graders(
+        judge, judged, least_kappa, settings or choose_settings(None, {}, flags=changes or ())
+    )
+    if others and of_support:
+        raise SettingsError(f"{judged} has passages, but only a workspace's citations can be judged by them")
+    looked: bool | Reranker | Grader = of_support or support
     if entailment is not None:
         looked = load_reranker(entailment, device=settings.models.device if settings else "auto")
     ours = Ours(opened, settings, tuple(names)) if opened and settings else None
@@ -201,10 +205,12 @@ def show_evaluation(evaluation: Evaluation, into: Path, *, json: bool) -> None:
     show(f"The report, with every question: {paths.html}")
 
 
-def _grader(name: str | None, judged: Path | None, least: float, settings: Settings) -> Grader | None:
-    """The judge that the options name, with what it is tried on."""
+def _graders(
+    name: str | None, judged: Path | None, least: float, settings: Settings
+) -> tuple[Grader | None, Grader | None]:
+    """The judge that the options name, to grade answers and to grade citations, with what it is tried on."""
     if name is None and judged is None:
-        return None
+        return None, None
     from fieldstone.errors import SettingsError
     from fieldstone.evaluate.judge.fitness import Grader, read_judged
     from fieldstone.models import load_generator
@@ -217,4 +223,9 @@ def _grader(name: str | None, judged: Path | None, least: float, settings: Setti
     tried = read_judged(judged)
     models = settings.models
     generator = load_generator(name, device=models.device, threads=models.threads or None)
-    return Grader(generator, tried, least)
+    by_passage = [item for item in tried if item.claim.passage]
+    by_answers = [item for item in tried if not item.claim.passage]
+    return (
+        Grader(generator, by_answers, least) if by_answers else None,
+        Grader(generator, by_passage, least) if by_passage else None,
+    )

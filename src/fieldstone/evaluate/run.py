@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fieldstone.answer import SEARCH_DEPTH, System, conclude, open_system, read
 from fieldstone.errors import QuestionsError, SettingsError
 from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
 from fieldstone.evaluate.evidence import locate, relevant_passages
-from fieldstone.evaluate.judge.fitness import Grader, examine
-from fieldstone.evaluate.judge.second_look import with_grades, with_support
-from fieldstone.evaluate.judge.support import SENTENCE, by_ablation, by_entailment
+from fieldstone.evaluate.judge.fitness import Grader, examine, in_words
+from fieldstone.evaluate.judge.second_look import in_words_of_support, with_grades, with_support
+from fieldstone.evaluate.judge.support import SENTENCE, Look, by_ablation, by_entailment, by_judge
 from fieldstone.evaluate.measures.lost import answering as answering_rows
 from fieldstone.evaluate.measures.named import DEFAULTS, QUANTILES, Case, check_names, depth, values
 from fieldstone.evaluate.questions import NEAR_MISS, Question
@@ -28,7 +29,7 @@ from fieldstone.evaluate.statistics.agreement import WRITTEN, YOURS, agreement
 from fieldstone.evaluate.statistics.summary import differences, estimates, measured, notes, tests
 from fieldstone.in_use import with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Reranker
+from fieldstone.models import Generator, Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.records import Answer, Example, Hit
 from fieldstone.search import search
@@ -69,7 +70,7 @@ def evaluate(
     written: Sequence[Example] = (),
     *,
     grader: Grader | None = None,
-    support: bool | Reranker = False,
+    support: bool | Reranker | Grader = False,
     judging: Judging | None = None,
 ) -> Evaluation:
     """Ask every question of every system (default: the searches alone, then what the settings say).
@@ -79,8 +80,9 @@ def evaluate(
     measure but refusal. Where a latency is asked for, questions are asked one at a time. With `written`
     examples, these are asked as well, as a set of their own, and compared with the questions.
 
-    A `grader` that agrees with people grades the answers. With `support` the generator, or a model of
-    entailment, says how far each citation supports its answer.
+    A `grader` that agrees with people grades the answers. With `support` the generator says how far each
+    citation supports its answer; or a model of entailment does, or a grader that agrees with people on that,
+    and where it does not, the generator after all.
     """
     if not questions:
         raise QuestionsError("no questions to ask; give a file with at least one")
@@ -93,9 +95,7 @@ def evaluate(
     judged, missing = (judging or judge)(library, questions)
     kept = workspace.cache / "second_look.jsonl"
     found = examine(grader, kept, progress) if grader is not None else None
-    look = None
-    if support is not False:
-        look = by_ablation(opened.generator) if support is True else by_entailment(support)
+    look, about_support = _look(support, opened.generator, kept, progress)
     answering = [name for name in names if "/" in name]
     asked = {name: replace(opened, settings=variant) for name, variant in variants.items()}
 
@@ -104,7 +104,7 @@ def evaluate(
         rows, told, said = result.rows, dict[str, Any](), list[str]()
         if look is not None:
             rows = with_support(rows, library, look, kept, progress)
-            said += [SENTENCE] if support is True else []
+            said += filter(None, [*about_support, in_words_of_support(rows)])
         if grader is not None and found is not None:
             rows, told = with_grades(rows, grader.generator, found, kept, progress)
             said.append(told["sentence"])
@@ -136,6 +136,22 @@ def evaluate(
         measured(result.rows, judged, names, measures), measured(other.rows, others, names, measures)
     )
     return replace(whole, sets={YOURS: result, WRITTEN: other}, agreement=compared)
+
+
+def _look(
+    support: bool | Reranker | Grader, generator: Generator, kept: Path, progress: Progress
+) -> tuple[Look | None, tuple[str, ...]]:
+    """What looks at citations, and the sentences that stand beside its figures."""
+    if support is False:
+        return None, ()
+    if support is True:
+        return by_ablation(generator), (SENTENCE,)
+    if not isinstance(support, Grader):
+        return by_entailment(support), ()
+    found = examine(support, kept, progress)
+    if found.fit:
+        return by_judge(support.generator), (in_words(found),)
+    return by_ablation(generator), (in_words(found), SENTENCE)
 
 
 def measure(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fieldstone.errors import QuestionsError
+from fieldstone.evaluate.judge.support import quoted
 from fieldstone.evaluate.judge.verdict import Claim, Grade, grade
 from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.evaluate.measures.lost import ENOUGH
@@ -42,11 +43,15 @@ MOST_UNREAD = 0.1
 SHOWN = 5
 
 FORM = '{"question": "…", "answers": ["…"], "answer": "…", "correct": 1}'
+FORM_OF_SUPPORT = '{"question": "…", "answer": "…", "passage": "…", "supported": 1}'
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """An answer that people judged; `about` is the document, or else the question, that it is about."""
+    """An answer that people judged: by the known answers, or by the passage that its claim holds.
+
+    `about` is the document, or else the question, that it is about.
+    """
 
     claim: Claim
     right: bool
@@ -55,7 +60,10 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """Who is to judge, by what it is tried, and the kappa that it must be above."""
+    """Who is to judge, by what it is tried, and the kappa that it must be above.
+
+    Tried on answers with their passages, it is to judge whether passages support answers.
+    """
 
     generator: Generator
     judged: Sequence[JudgedAnswer]
@@ -68,8 +76,10 @@ class Fitness:
 
     `graded` answers have a verdict, `unread` ones none. `kappa`, `agreement` (the share with the same
     verdict) and `bias` (the share that the judge calls right minus the share that people do) are of the
-    graded ones, with intervals clustered by document or question. `by_words` is the kappa of token F1 from .5
-    on, of the same answers: a judge that does no better adds nothing. `why` says why it is not `fit`.
+    graded ones, with intervals clustered by document or question. `by_words` is the kappa of shared words on
+    the same answers: of token F1 from .5 on, or of a passage's holding the answer word for word. A judge that
+    does no better adds nothing. `why` says why it is not `fit`. `support`: it was tried on whether passages
+    support answers, and not on whether answers are right.
     """
 
     judge: str
@@ -81,6 +91,7 @@ class Fitness:
     by_words: Estimate | None
     fit: bool
     why: str = ""
+    support: bool = False
 
 
 def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable]) -> float | None:
@@ -119,8 +130,9 @@ def kappa_estimate(
 def read_judged(path: Path) -> list[JudgedAnswer]:
     """Answers that people judged, one JSON object a line: question, answers, answer, correct.
 
-    `correct` is true, false or a grade in 0..1, of which .5 and more count as right. `source`, if there,
-    names the document that the question is about. Raises QuestionsError, which names up to five bad lines.
+    Or question, answer, passage, supported: whether the passage says so. `correct` and `supported` are true,
+    false or a grade in 0..1, of which .5 and more count as yes. `source`, if there, names the document that
+    the question is about. Raises QuestionsError, which names up to five bad lines.
     """
     judged, problems = [], []
     for place, entry in json_values(path):
@@ -133,7 +145,7 @@ def read_judged(path: Path) -> list[JudgedAnswer]:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise QuestionsError(
             f"{path}: {len(problems)} of {len(problems) + len(judged)} judged answers cannot be read; "
-            f"write each as {FORM}:\n  {shown}{more}"
+            f"write each as {FORM} or {FORM_OF_SUPPORT}:\n  {shown}{more}"
         )
     if not judged:
         raise QuestionsError(f"{path} holds no judged answer; write one a line, such as {FORM}")
@@ -149,17 +161,18 @@ def examine(grader: Grader, path: Path | None = None, progress: Progress = silen
 def fitness(
     judge: str, grades: Sequence[Grade], judged: Sequence[JudgedAnswer], least: float = LEAST_KAPPA
 ) -> Fitness:
-    """What these grades say of the judge that gave them; `least` is the kappa that it must be above."""
+    """What these grades say of the judge that gave them; `least` is the kappa that it must be above.
+
+    All of them are about answers, or all about passages.
+    """
     pairs = [(g.right, item) for g, item in zip(grades, judged, strict=True) if g.right is not None]
     its, people = [right for right, _ in pairs], [item.right for _, item in pairs]
     about = [item.about for _, item in pairs]
     same = [float(x == y) for x, y in zip(its, people, strict=True)]
-    words = [
-        bool(item.claim.answers) and token_f1(item.claim.answer, item.claim.answers) >= ENOUGH
-        for _, item in pairs
-    ]
+    words = [_by_words(item.claim) for _, item in pairs]
     kappa, by_words = kappa_estimate(its, people, about), kappa_estimate(words, people, about)
-    why = _unfit(len(pairs), len(judged) - len(pairs), its, kappa, by_words, least)
+    support = any(item.claim.passage for item in judged)
+    why = _unfit(len(pairs), len(judged) - len(pairs), its, kappa, by_words, least, support)
     return Fitness(
         judge,
         len(pairs),
@@ -170,13 +183,16 @@ def fitness(
         by_words,
         not why,
         why,
+        support,
     )
 
 
 def in_words(found: Fitness) -> str:
     """The sentence that stands beside every figure of the judge."""
+    role = "judge of support" if found.support else "judge"
+    instead = "" if found.support else " The string measures stand alone."
     if found.kappa is None or found.agreement is None or found.bias is None:
-        return f"{found.judge} is no judge here: {found.why}. The string measures stand alone."
+        return f"{found.judge} is no {role} here: {found.why}.{instead}"
     lead = round(100 * found.bias.value)
     leaning = (
         f"{abs(lead)} in 100 {'more' if lead > 0 else 'fewer'} than people do"
@@ -184,14 +200,16 @@ def in_words(found: Fitness) -> str:
         else "as many as people do"
     )
     unread = f"; {found.unread} of its verdicts could not be read" if found.unread else ""
+    things = "citations" if found.support else "answers"
     measured = (
-        f"on {found.graded} answers that people judged it agrees with them in "
+        f"on {found.graded} {things} that people judged it agrees with them in "
         f"{100 * found.agreement.value:.0f} % (Cohen's kappa {found.kappa.value:.2f}, 95 % interval "
-        f"{found.kappa.low:.2f} to {found.kappa.high:.2f}) and calls {leaning} right{unread}"
+        f"{found.kappa.low:.2f} to {found.kappa.high:.2f}) and calls {leaning} "
+        f"{'supported' if found.support else 'right'}{unread}"
     )
     if found.fit:
-        return f"Graded by {found.judge}: {measured}."
-    return f"{found.judge} is no judge here: {found.why}; {measured}. The string measures stand alone."
+        return f"{'Support' if found.support else 'Graded'} by {found.judge}: {measured}."
+    return f"{found.judge} is no {role} here: {found.why}; {measured}.{instead}"
 
 
 def _unfit(
@@ -201,6 +219,7 @@ def _unfit(
     kappa: Estimate | None,
     by_words: Estimate | None,
     least: float,
+    support: bool,
 ) -> str:
     """Why a judge is turned down; nothing if it is not."""
     if graded + unread < FEWEST_JUDGED:
@@ -210,16 +229,24 @@ def _unfit(
     if kappa is None:
         return "people and judge give every answer the same grade; add answers that people judged otherwise"
     if len(set(its)) == 1:
-        return f"it calls every answer {'right' if its[0] else 'wrong'}"
+        words = ("unsupported", "supported") if support else ("wrong", "right")
+        return f"it calls every answer {words[its[0]]}"
     if kappa.low <= least:
         low = f"its agreement with people may be as low as kappa {kappa.low:.2f}"
         return f"{low}, and {least:.2f} is the least allowed"
     if by_words is not None and kappa.value <= by_words.value:
         return (
             f"its kappa of {kappa.value:.2f} is not above the {by_words.value:.2f} that shared words alone "
-            f"reach (token F1 of {ENOUGH} or more)"
+            f"reach ({'the answer stands in the passage' if support else f'token F1 of {ENOUGH} or more'})"
         )
     return ""
+
+
+def _by_words(claim: Claim) -> bool:
+    """The verdict of shared words."""
+    if claim.passage:
+        return quoted(claim.answer, claim.passage)
+    return bool(claim.answers) and token_f1(claim.answer, claim.answers) >= ENOUGH
 
 
 def _tables(a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable]) -> Array:
@@ -252,18 +279,20 @@ def _judged(entry: object) -> JudgedAnswer:
         raise entry
     if not isinstance(entry, dict):
         raise ValueError("this is no JSON object")
-    texts = {name: entry.get(name) or "" for name in ("question", "answer", "source")}
-    answers, correct = entry.get("answers") or [], entry.get("correct")
+    texts = {name: entry.get(name) or "" for name in ("question", "answer", "passage", "source")}
+    by_passage = "passage" in entry
+    given = "supported" if by_passage else "correct"
+    answers, grade = [] if by_passage else entry.get("answers") or [], entry.get(given)
     for name, text in texts.items():
         if not isinstance(text, str):
             raise ValueError(f'"{name}" must be a string, not {text!r:.60}')
-        if name in ("question", "answer") and not text.strip():
+        if name in ("question", "answer", *(["passage"] if by_passage else [])) and not text.strip():
             raise ValueError(f'"{name}" is missing or empty')
     if not isinstance(answers, list) or not all(isinstance(a, str) and a.strip() for a in answers):
         raise ValueError(f'"answers" must be a list of strings, not {answers!r:.60}')
-    if not answers:
+    if not answers and not by_passage:
         raise ValueError('"answers" is missing or empty: the right answers, as people wrote them')
-    if not isinstance(correct, bool | int | float) or not 0 <= correct <= 1:
-        raise ValueError(f'"correct" must be true, false or a grade from 0 to 1, not {correct!r:.60}')
-    claim = Claim(texts["question"], texts["answer"], tuple(answers))
-    return JudgedAnswer(claim, correct >= 0.5, texts["source"] or texts["question"])
+    if not isinstance(grade, bool | int | float) or not 0 <= grade <= 1:
+        raise ValueError(f'"{given}" must be true, false or a grade from 0 to 1, not {grade!r:.60}')
+    claim = Claim(texts["question"], texts["answer"], tuple(answers), texts["passage"])
+    return JudgedAnswer(claim, grade >= 0.5, texts["source"] or texts["question"])

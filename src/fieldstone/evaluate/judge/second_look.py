@@ -1,7 +1,7 @@
 """A second look at what was answered: grades by a judge and the support of the citations, put into the rows.
 
 A row is a JSON object, one a question and system, as `run` makes it. What a second look finds stands in it as
-`correct` (1, 0 or null) and in each citation as `support` (0..1), and in its measures.
+`correct` (1, 0 or null) and in each citation as `support` (0..1, or null), and in its measures.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def with_support(
 ) -> list[Row]:
     """The rows with the support of each citation.
 
-    A quote that does not stand in its passage supports nothing, and so does a passage that is gone.
+    A quote that does not stand in its passage supports nothing, and so does a passage that is gone. An answer
+    with a citation that got no verdict counts in no mean.
     """
     passages = {p.id: p for p in library.passages(sorted({c["passage"] for _, _, c in _citations(rows)}))}
     texts = library.passage_texts(passages.values())
@@ -82,6 +83,15 @@ def with_support(
     return looked
 
 
+def in_words_of_support(rows: Sequence[Row]) -> str:
+    """What must be said of verdicts on citations that could not be read; nothing if all could."""
+    given = [
+        citation["support"] for row in rows for citation in row.get("citations", ()) if "support" in citation
+    ]
+    unread = given.count(None)
+    return f"{unread} of the {len(given)} verdicts on citations could not be read" if unread else ""
+
+
 def _citations(rows: Sequence[Row]) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
     """Each citation of an answer, with the places of row and citation."""
     for i, row in enumerate(rows):
@@ -93,12 +103,13 @@ def _measured(row: Row, *names: str) -> Row:
     """The row with these measures of what was found at the second look."""
     if "answer" not in row:
         return row
+    support = [c.get("support", 0.0) for c in row["citations"]]
     case = Case(
         Question(row["id"], row["question"], tuple(row["answers"]), row["source"]),
         answer=row["answer"],
         abstained=row["abstained"],
         cited=tuple(c["passage"] for c in row["citations"]),
-        support=tuple(c.get("support", 0.0) for c in row["citations"]),
+        support=None if None in support else tuple(support),
         correct=row.get("correct"),
     )
-    return {**row, "measures": {**row["measures"], **values(case, names)}}
+    return {**row, "measures": {**row["measures"], **dict.fromkeys(names), **values(case, names)}}

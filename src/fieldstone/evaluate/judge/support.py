@@ -6,7 +6,7 @@ SelfCite, Chuang et al., ICML 2025). There the other passages remain where the c
 nothing does, so that a second passage which says the same takes nothing from the first. And the question
 counts as much as the answer: words copied from a passage are likely behind it, whatever was asked.
 
-A model of entailment, where there is one, is asked directly.
+A model of entailment, where there is one, is asked directly, and so is a judge that agrees with people.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fieldstone.errors import ModelError
 from fieldstone.evaluate.judge.remembered import remembered
+from fieldstone.evaluate.judge.verdict import Claim, grade
 from fieldstone.models import Generator, Reranker
 from fieldstone.progress import Progress, silent
 from fieldstone.prompts import likelihood_prompt, one_by_one_prompt
@@ -73,8 +74,8 @@ class Ablation:
         return _share(CONSTANT + SLOPE * min(self.question, self.answer))
 
 
-Look = Callable[[Sequence[Cited], Path | None, Progress], list[float]]
-"""What says how far each passage supports its answer, 0..1."""
+Look = Callable[[Sequence[Cited], Path | None, Progress], Sequence[float | None]]
+"""What says how far each passage supports its answer, 0..1, or None where it gives no verdict."""
 
 
 def quoted(quote: str, text: str) -> bool:
@@ -123,6 +124,17 @@ def by_entailment(model: Reranker) -> Look:
             told("support", number, len(cited), "answers")
             found += [_share(odds) for odds in model.rerank(c.passage, [f"{c.question} {c.answer}"])]
         return found
+
+    return look
+
+
+def by_judge(generator: Generator) -> Look:
+    """Support as a judge's verdict, 1 or 0; see `fitness` for whether to believe it."""
+
+    def look(cited: Sequence[Cited], path: Path | None, told: Progress) -> list[float | None]:
+        claims = [Claim(c.question, c.answer, passage=c.passage) for c in cited]
+        rights = [given.right for given in grade(generator, claims, path, progress=told)]
+        return [None if right is None else float(right) for right in rights]
 
     return look
 
