@@ -160,6 +160,55 @@ def by_hand(values):
     ]
 
 
+def test_luck_of_a_quantile_equals_the_loop():
+    random = np.random.default_rng(7)
+    for q in (0.5, 0.9):
+        clusters = np.repeat(np.arange(7), random.integers(2, 6, 7))
+        a, b = random.exponential(size=(2, len(clusters))).round(1)
+
+        def lead(swap, a=a, b=b, clusters=clusters, q=q):
+            turned = np.array(swap)[clusters] == 1
+            ours, theirs = np.where(turned, b, a), np.where(turned, a, b)
+            first, second = (np.quantile(x, q, method="inverted_cdf") for x in (ours, theirs))
+            return abs(first - second)
+
+        truth = lead([0] * 7)
+        p = np.mean([lead(swap) >= truth - 1e-12 for swap in product((0, 1), repeat=7)])
+        assert significance.quantile_luck(a.tolist(), b.tolist(), clusters.tolist(), q) == pytest.approx(p)
+
+
+def test_luck_of_a_quantile_comes_near_to_scipy():
+    random = np.random.default_rng(8)
+    a, b = random.exponential(size=60), random.exponential(1.4, size=60)
+    found = significance.quantile_luck(a.tolist(), b.tolist(), list(range(60)), 0.95)
+
+    def apart(x, y, axis=-1):
+        first, second = (np.quantile(z, 0.95, axis=axis, method="inverted_cdf") for z in (x, y))
+        return np.abs(first - second)
+
+    scipy = stats.permutation_test(
+        (a, b), apart, permutation_type="samples", alternative="greater", n_resamples=4000, rng=1
+    )
+    assert found == pytest.approx(scipy.pvalue, abs=0.03)
+
+
+def test_a_quantile_of_equals_looks_different_in_five_of_100_at_most():
+    random = np.random.default_rng(9)
+    alarms = 0
+    for _ in range(300):
+        slow = np.repeat(random.normal(0, 0.3, 12), 4)
+        a, b = np.exp(slow + random.normal(0, 0.5, (2, 48)))
+        p = significance.quantile_luck(a.tolist(), b.tolist(), np.repeat(np.arange(12), 4).tolist(), 0.9)
+        alarms += p <= 0.05
+    assert alarms <= 0.05 * 300 + 2 * np.sqrt(300 * 0.05 * 0.95)
+
+
+def test_too_few_questions_tell_no_quantile():
+    few = [1.0] * 19
+    assert significance.quantile_luck(few, few, list(range(19)), 0.95) is None
+    assert significance.weigh_quantile({"b - a": (few, few)}, list(range(19)), 0.95) == {}
+
+
 def test_holm_equals_the_procedure():
     random = np.random.default_rng(8)
     for _ in range(1000):

@@ -6,7 +6,7 @@ from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.run import Judged, summarise
 from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, paired_difference
 from fieldstone.evaluate.statistics.quantile import bootstrap_quantile
-from fieldstone.evaluate.statistics.significance import chance_of_luck
+from fieldstone.evaluate.statistics.significance import chance_of_luck, quantile_luck
 from fieldstone.evaluate.statistics.summary import measured, notes
 
 
@@ -66,7 +66,7 @@ def test_rows_of_several_seeds_are_runs():
     )
 
 
-def test_a_quantile_has_an_interval_and_no_test():
+def test_a_quantile_has_an_interval_and_a_test():
     timed = [rows(name, [{"latency-p95": 1.0 + i} for i in range(20)]) for name in "ab"]
     found = summarise([row for its in timed for row in its], judged(), ["a", "b"], ["latency-p95"])
     documents = [item.question.source for item in judged()]
@@ -74,7 +74,13 @@ def test_a_quantile_has_an_interval_and_no_test():
         [1.0 + i for i in range(20)], documents, 0.95
     )
     assert found.differences["b - a"]["latency-p95"].value == 0
-    assert found.tests == {"b - a": {}}
+    test = found.tests["b - a"]["latency-p95"]
+    assert (test.p, test.wins, test.ties, test.losses, test.detectable) == (1.0, 0, 20, 0, None)
+    slow = [rows("c", [{"latency-p95": 3.0 + i} for i in range(20)]), timed[0]]
+    found = summarise([row for its in slow for row in its], judged(), ["a", "c"], ["latency-p95"])
+    test = found.tests["c - a"]["latency-p95"]
+    assert (test.wins, test.losses) == (0, 20)  # less is better
+    assert test.p == quantile_luck(*([1.0 + i + lag for i in range(20)] for lag in (2, 0)), documents, 0.95)
 
 
 def test_few_documents_are_said_to_be_few():

@@ -8,6 +8,7 @@ holds the median in 97 of 100 and the 95th percentile in 91.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -51,6 +52,16 @@ def quantile_difference(
     return _estimate(both, [clusters[i] for i in kept], q, samples, seed, level)
 
 
+def told_by(n: int, q: float) -> bool:
+    """Whether so many values tell the quantile: of fewer it is just the greatest."""
+    return n * (1 - q) >= 1 - 1e-9
+
+
+def quantile_place(q: float, n: int) -> int:
+    """The place, from 0, of the quantile `q` among `n` values in order: the first that reaches the share."""
+    return max(math.ceil(q * n - 1e-9) - 1, 0)  # the small number: .95 of 20 is 19, whatever .95 is in bits
+
+
 def _numbers(values: Sequence[Value], kept: Sequence[int]) -> NDArray[np.float64]:
     found = (values[i] for i in kept)
     return np.array([x[0] / x[1] if isinstance(x, tuple) else x for x in found], dtype=np.float64)
@@ -65,7 +76,7 @@ def _estimate(
     level: float,
 ) -> Estimate | None:
     """The quantile of one column of values, or of the first minus that of the second."""
-    if len(clusters) * (1 - q) < 1 - 1e-9:
+    if not told_by(len(clusters), q):
         return None
     names: dict[Hashable, int] = {}
     index = np.array([names.setdefault(cluster, len(names)) for cluster in clusters])

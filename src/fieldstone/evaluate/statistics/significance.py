@@ -24,6 +24,7 @@ from fieldstone.evaluate.statistics.bootstrap import (
     student_quantile,
     student_tail,
 )
+from fieldstone.evaluate.statistics.quantile import quantile_place, told_by
 from fieldstone.evaluate.statistics.seeds import Error, Runs, standard_error
 
 LUCK = 0.05
@@ -93,6 +94,29 @@ def weigh(
     }
 
 
+def weigh_quantile(
+    pairs: Mapping[str, tuple[Sequence[Value], Sequence[Value]]],
+    clusters: Sequence[Hashable],
+    q: float,
+    *,
+    less_is_better: bool = False,
+    seed: int = 0,
+) -> dict[str, Test]:
+    """The tests of all pairs compared by their quantile `q`; nothing is said of what would be detectable."""
+    luck = {name: quantile_luck(a, b, clusters, q, seed=seed) for name, (a, b) in pairs.items()}
+    p = {name: found for name, found in luck.items() if found is not None}
+    corrected = holm(p)
+    return {
+        name: Test(
+            p[name],
+            corrected[name],
+            *wins_ties_losses(*([its] for its in pairs[name]), less_is_better=less_is_better),
+            None,
+        )
+        for name in p
+    }
+
+
 def chance_of_luck(
     a: Sequence[Value],
     b: Sequence[Value],
@@ -119,6 +143,30 @@ def chance_of_luck(
         lead = np.abs(lead)
     # the first is the truth; an exchange that leaves a ratio without any case counts as luck
     return float(np.mean(~(lead < lead[0] - 1e-12 * max(1.0, abs(lead[0])))))
+
+
+def quantile_luck(
+    a: Sequence[Value], b: Sequence[Value], clusters: Sequence[Hashable], q: float, *, seed: int = 0
+) -> float | None:
+    """How often the quantiles `q` of two equals would lie as far apart, exchanged cluster by cluster.
+
+    None where too few questions have both values to tell it.
+    """
+    kept = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x is not None and y is not None]
+    if not told_by(len(kept), q):
+        return None
+    names: dict[Hashable, int] = {}
+    index = [names.setdefault(clusters[i], len(names)) for i in kept]
+    sums = np.hstack([fractions([its[i] for i in kept]) for its in (a, b)])
+    first, second = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
+    place = quantile_place(q, len(kept))
+    leads = []
+    for swaps in _swaps(len(names), seed, len(kept)):
+        swapped = swaps[:, index].astype(bool)
+        ours, theirs = np.where(swapped, second, first), np.where(swapped, first, second)
+        leads.append(np.partition(ours, place)[:, place] - np.partition(theirs, place)[:, place])
+    lead = np.abs(np.concatenate(leads))
+    return float(np.mean(lead >= lead[0] - 1e-12))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -201,13 +249,16 @@ def _leads(sums: Array, swaps: NDArray[np.int8]) -> Array:
     return lead
 
 
-def _swaps(size: int, seed: int) -> Iterator[NDArray[np.int8]]:
-    """Who is exchanged, (ways, size), nobody first: all ways there are, or `SWAPS` drawn; in blocks."""
+def _swaps(size: int, seed: int, width: int = 0) -> Iterator[NDArray[np.int8]]:
+    """Who is exchanged, (ways, size), nobody first: all ways there are, or `SWAPS` drawn.
+
+    In blocks of so many ways that an array of `width` beside each has room.
+    """
     if 2**size <= SWAPS:
         yield ((np.arange(2**size)[:, None] >> np.arange(size)) & 1).astype(np.int8)
         return
     random = np.random.default_rng(seed)
-    step = max(1, BLOCK // size)
+    step = max(1, BLOCK // max(size, width))
     for start in range(0, SWAPS, step):
         drawn = random.integers(0, 2, (min(step, SWAPS - start), size), dtype=np.int8)
         drawn[0] &= start > 0

@@ -12,7 +12,7 @@ from fieldstone.evaluate.report.findings import LESS_IS_BETTER
 from fieldstone.evaluate.statistics.bootstrap import FEWEST, Estimate
 from fieldstone.evaluate.statistics.quantile import bootstrap_quantile, quantile_difference
 from fieldstone.evaluate.statistics.seeds import Runs, difference_over_runs, mean_over_runs, total
-from fieldstone.evaluate.statistics.significance import Test, fewest_clusters, weigh
+from fieldstone.evaluate.statistics.significance import Test, fewest_clusters, weigh, weigh_quantile
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.run import Judged
@@ -81,14 +81,21 @@ def differences(found: Measured) -> dict[str, dict[str, Estimate]]:
 
 
 def tests(found: Measured) -> dict[str, dict[str, Test]]:
-    """Pair -> measure -> test, corrected for all pairs under the measure. A quantile has none."""
+    """Pair -> measure -> test, corrected for all pairs under the measure.
+
+    Of a quantile, as of its interval, each question's value is the mean over its runs.
+    """
     by_measure: dict[str, dict[str, tuple[Runs, Runs]]] = {}
     for measure, pair, a, b in _pairs(found):
-        if measure not in QUANTILES:
-            by_measure.setdefault(measure, {})[pair] = (a, b)
+        by_measure.setdefault(measure, {})[pair] = (a, b)
     kept: dict[str, dict[str, Test]] = {_named(*pair): {} for pair in combinations(found.systems, 2)}
     for measure, pairs in by_measure.items():
-        weighed = weigh(pairs, found.clusters, less_is_better=measure in LESS_IS_BETTER)
+        less = measure in LESS_IS_BETTER
+        if measure in QUANTILES:
+            means = {pair: (_over_runs(a), _over_runs(b)) for pair, (a, b) in pairs.items()}
+            weighed = weigh_quantile(means, found.clusters, QUANTILES[measure], less_is_better=less)
+        else:
+            weighed = weigh(pairs, found.clusters, less_is_better=less)
         for pair, test in weighed.items():
             kept[pair][measure] = test
     return kept
