@@ -215,6 +215,13 @@ def made(tmp_path):
     return tmp_path
 
 
+def test_the_page_may_be_named_by_its_folder(made):
+    result = command("grade", "make", made / "rows.jsonl", "--into", made)
+    assert result.exit_code == 0, result.output
+    assert (made / "grading.html").is_file()
+    assert (made / "grading.key.json").is_file()
+
+
 def test_the_commands(made):
     sheet = make_sheet(rows(), limit=20)
     files = written(

@@ -17,6 +17,8 @@ grade = typer.Typer(
     help="Let people grade answers: write a page for them, read what they said.", no_args_is_help=True
 )
 
+PAGE = "grading.html"
+
 
 @grade.command()
 def make(
@@ -28,7 +30,9 @@ def make(
             show_default=False,
         ),
     ],
-    into: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("grading.html"),
+    into: Annotated[Path, typer.Option(metavar="FILE", help="The page, or the folder it goes into.")] = Path(
+        PAGE
+    ),
     systems: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +72,7 @@ def make(
         raise GradesError(f"{' and '.join(sheet.systems)} say the same to every question: nothing to grade")
     place = workspace or workspace_of(report)
     library = open_workspace(place).library() if place is not None else None
+    into = into / PAGE if into.is_dir() else into
     key = into.with_suffix(".key.json")
     write_key(key, sheet)
     write_text(into, render_sheet(sheet, library))
