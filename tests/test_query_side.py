@@ -121,7 +121,7 @@ def test_frozen_passages_give_the_losses_of_passages_encoded_anew(
 def test_stopped_it_ends_as_if_it_had_not_been(
     sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any, tuning: Any, stop: int
 ) -> None:
-    from fieldstone.tune.retriever import sentences as training
+    from fieldstone.tune import steps as training
 
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 

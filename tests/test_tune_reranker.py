@@ -156,9 +156,9 @@ def test_the_head_is_drawn_by_the_seed(body: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    from fieldstone.tune.retriever import sentences
+    from fieldstone.tune import steps
 
-    monkeypatch.setattr(sentences, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(steps, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     tuning = LISTWISE.model_copy(update={"dropout": 0.1})
 
     def stopping(step: str, done: int, total: int, unit: str) -> None:

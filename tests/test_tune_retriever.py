@@ -293,7 +293,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     tuning: RetrieverTuning,
     stop: int,
 ) -> None:
-    from fieldstone.tune.retriever import sentences as training
+    from fieldstone.tune import steps as training
 
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
 

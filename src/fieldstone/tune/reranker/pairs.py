@@ -26,11 +26,12 @@ from fieldstone.settings import RerankerTuning
 from fieldstone.tune.checkpoint import last_checkpoint, writing
 from fieldstone.tune.retriever import Trained
 from fieldstone.tune.retriever.batches import Plan, Row
-from fieldstone.tune.retriever.sentences import (
-    WEIGHT_DECAY,
+from fieldstone.tune.steps import (
     Watch,
+    arguments_of,
+    check_device,
     parts_of,
-    planned,
+    set_dropout,
     silence,
     texts_that_fit,
 )
@@ -58,8 +59,7 @@ def train(
     With bfloat16 the weights and their updates stay float32 (autocast). A pair that is too long is cut at the
     longer of the two, as when it is used.
     """
-    if device.startswith("cuda:") and device != "cuda:0":
-        raise ModelError(f"tuning runs on the first GPU; type CUDA_VISIBLE_DEVICES={device[5:]} before it")
+    check_device(device)
     torch.set_num_threads(thread_count(threads))
     steps = [step for epoch in plan for step in epoch]
     ends = [sum(map(len, plan[: epoch + 1])) for epoch in range(len(plan))]
@@ -73,32 +73,12 @@ def train(
                 model_kwargs={"dtype": torch.float32},
             )  # fmt: skip
         model.max_seq_length = _most_tokens(start)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = tuning.dropout
+        set_dropout(model, tuning.dropout)
         parts = parts_of(steps, rows, texts_that_fit(model.config, longest, _ACTIVATIONS))
-        batches = [step[part::parts] for step in steps for part in range(parts)]
-        arguments = CrossEncoderTrainingArguments(
-            output_dir=str(work),
-            num_train_epochs=1,  # the plan holds all epochs
-            per_device_train_batch_size=tuning.batch,
-            gradient_accumulation_steps=parts,
-            learning_rate=tuning.learning_rate,
-            warmup_steps=math.ceil(tuning.warmup * len(steps)),
-            lr_scheduler_type="linear",
-            weight_decay=WEIGHT_DECAY,
-            seed=seed,
-            use_cpu=device == "cpu",
-            bf16=dtype == "bfloat16",
-            batch_sampler=planned(batches),
-            dataloader_pin_memory=False,
-            logging_steps=1,
-            save_steps=len(steps),
-            save_total_limit=1,
-            disable_tqdm=True,
-            report_to="none",
-        )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # several would split the batches of the plan
+        arguments = arguments_of(
+            CrossEncoderTrainingArguments, work, steps, parts, tuning,
+            rate=tuning.learning_rate, seed=seed, device=device, dtype=dtype,
+        )  # fmt: skip
         trainer = _Trainer(
             steps,
             model=model,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +15,16 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.modules import Normalize
-from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
 )
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
-from fieldstone.errors import ModelError, SettingsError
+from fieldstone.errors import SettingsError
 from fieldstone.models import Encoder, load_encoder
 from fieldstone.models.devices import thread_count
-from fieldstone.models.huggingface import explained, quiet
+from fieldstone.models.huggingface import explained
 from fieldstone.models.towers import QUERY, write_towers
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
@@ -39,12 +34,18 @@ from fieldstone.tune.retriever.batches import Plan, Row, labels_of
 from fieldstone.tune.retriever.frozen import Frozen
 from fieldstone.tune.retriever.losses import CachedFusedLoss, FrozenPassages, loss_of
 from fieldstone.tune.retriever.low_rank import add_adapters, load_adapters, merged, save_adapters
+from fieldstone.tune.steps import (
+    Watch,
+    arguments_of,
+    check_device,
+    parts_of,
+    set_dropout,
+    silence,
+    texts_that_fit,
+)
 
-SECONDS_BETWEEN_CHECKPOINTS = 300.0
-WEIGHT_DECAY = 0.01
 _SHORT = 512  # tokens
 _ACTIVATIONS = 4e9  # bytes; more passages than that hold are worked through in parts
-_BYTES = 200  # that a token leaves for the way back, a layer and unit of width (MiniLM in float32)
 
 
 def train(
@@ -74,8 +75,7 @@ def train(
     With bfloat16 the weights and their updates stay float32 (autocast). Measured with MiniLM on a CPU that
     multiplies it natively: 1.9 times as fast, the loss within .1 %, the gradient's cosine above .99.
     """
-    if device.startswith("cuda:") and device != "cuda:0":
-        raise ModelError(f"tuning runs on the first GPU; type CUDA_VISIBLE_DEVICES={device[5:]} before it")
+    check_device(device)
     torch.set_num_threads(thread_count(threads))
     ends = [sum(map(len, plan[: epoch + 1])) for epoch in range(len(plan))]
     steps = [step for epoch in plan for step in epoch]
@@ -86,44 +86,31 @@ def train(
                 str(folder), device=device, local_files_only=True, model_kwargs=_how_computed(device, longest)
             )
         model.max_seq_length = max_tokens
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = tuning.dropout
+        set_dropout(model, tuning.dropout)
         if not any(isinstance(module, Normalize) for module in model):
             model.append(Normalize())  # our encoder always does it; so the folder says the same to others
-        texts_at_once = texts_that_fit(model[0].auto_model.config, longest)
+        texts_at_once = texts_that_fit(model[0].auto_model.config, longest, _ACTIVATIONS)
         parts = parts_of(steps, rows, texts_at_once) if _apart(tuning) and not frozen else 1
         if tuning.method == "lora":
             add_adapters(model, tuning)
-        batches = [step[part::parts] for step in steps for part in range(parts)]
         checkpoint = last_checkpoint(work)
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(work),
-            num_train_epochs=1,  # the plan holds all epochs
-            per_device_train_batch_size=tuning.batch,
-            gradient_accumulation_steps=parts,
-            learning_rate=tuning.lora_rate if tuning.method == "lora" else tuning.learning_rate,
-            warmup_steps=min(math.ceil(tuning.warmup * len(steps)), len(steps) - 1),  # the first has rate 0
-            lr_scheduler_type="linear",
-            weight_decay=WEIGHT_DECAY,
+        arguments = arguments_of(
+            SentenceTransformerTrainingArguments,
+            work,
+            steps,
+            parts,
+            tuning,
+            rate=tuning.lora_rate if tuning.method == "lora" else tuning.learning_rate,
             seed=seed,
-            use_cpu=device == "cpu",
-            bf16=dtype == "bfloat16",
-            batch_sampler=planned(batches),
-            dataloader_pin_memory=False,
-            logging_steps=1,
-            save_steps=len(steps),
-            save_total_limit=1,
+            device=device,
+            dtype=dtype,
             eval_strategy="steps" if dev_score else "no",
             eval_steps=len(steps),
             eval_on_start=dev_score is not None and checkpoint is None,
             load_best_model_at_end=dev_score is not None,
             metric_for_best_model="dev",
             greater_is_better=True,
-            disable_tqdm=True,
-            report_to="none",
         )
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # several would split the batches of the plan
         trainer = _Trainer(
             steps,
             tuning.method == "lora",
@@ -134,7 +121,7 @@ def train(
             ),
             loss=_loss(model, tuning, rows, frozen, texts_at_once),
             evaluator=_DevScore(dev_score, work / "dev", towers, device, threads) if dev_score else None,
-            callbacks=[Watch(set(ends), progress)],
+            callbacks=[Watch(set(ends), progress, "tune retriever")],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -156,18 +143,6 @@ def _how_computed(device: str, longest: int) -> dict[str, Any]:
     """
     plain = {"attn_implementation": "eager"} if device == "cpu" and longest <= _SHORT else {}
     return {"dtype": torch.float32} | plain
-
-
-def texts_that_fit(config: Any, longest: int, room: float | None = None) -> int:
-    """How many texts of so many tokens can be read at once, with what they leave for the way back."""
-    room = room or _ACTIVATIONS
-    return max(1, int(room / (_BYTES * config.num_hidden_layers * config.hidden_size * longest)))
-
-
-def parts_of(steps: list[list[int]], rows: Sequence[Row], texts_at_once: int) -> int:
-    """Into how many parts a step is cut so that it fits into memory; their gradients add up to the same."""
-    most = max(sum(len(rows[index].texts) - 1 for index in step) for step in steps)
-    return min(math.ceil(most / texts_at_once), min(map(len, steps)))
 
 
 def _loss(
@@ -241,19 +216,6 @@ def _columns(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, 
     return columns
 
 
-def planned(batches: list[list[int]]) -> Callable[..., Any]:
-    """The batches of the plan as a sampler of sentence-transformers."""
-
-    class Planned(DefaultBatchSampler):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[list[int]]:
-            return iter(batches)
-
-        def __len__(self) -> int:
-            return len(batches)
-
-    return Planned
-
-
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """The trainer without model cards, which quote the documents and ask the hub about the base."""
 
@@ -287,36 +249,6 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(checkpoint_path)
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells the progress and the seconds, and asks for checkpoints and dev scores at the right steps."""
-
-    def __init__(self, ends: set[int], progress: Progress, step: str = "tune retriever") -> None:
-        self._ends, self._progress, self._step = ends, progress, step
-        self._began = self._saved = time.monotonic()
-
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """The clock starts, or goes on where it was."""
-        self._began = self._saved = time.monotonic()
-        if state.log_history:  # the seconds of the run that was killed
-            self._began -= state.log_history[-1]["seconds"]
-        self._progress(self._step, state.global_step, state.max_steps, "steps")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Told; at the end of an epoch, and now and then, also kept."""
-        self._progress(self._step, state.global_step, state.max_steps, "steps")
-        epoch_ends = state.global_step in self._ends
-        control.should_evaluate |= epoch_ends and args.eval_strategy != "no"
-        control.should_save |= epoch_ends or time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS
-
-    def on_save(self, *_: Any, **__: Any) -> None:
-        """The next checkpoint can wait."""
-        self._saved = time.monotonic()
-
-    def on_log(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """The seconds so far stand beside each loss."""
-        state.log_history[-1]["seconds"] = round(time.monotonic() - self._began, 3)
-
-
 class _DevScore(BaseEvaluator):  # type: ignore[misc]
     """The caller's score, of the encoder as it would be served."""
 
@@ -338,16 +270,3 @@ class _DevScore(BaseEvaluator):  # type: ignore[misc]
         with torch.random.fork_rng():  # the score must not change what comes after it
             encoder = load_encoder(str(self._folder), device=self._device, threads=self._threads)
             return {"dev": float(self._score(encoder))}
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keeps the libraries' bars and hints off the terminal."""
-    logger = logging.getLogger("sentence_transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet():
-            yield
-    finally:
-        logger.setLevel(level)

@@ -25,7 +25,7 @@ from fieldstone.progress import Progress
 from fieldstone.records import fingerprint
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
-from fieldstone.tune.retriever.sentences import silence
+from fieldstone.tune.steps import silence
 
 STRUCK = 0.6
 """Share of words that are struck out, the paper's."""
