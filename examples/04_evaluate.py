@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fieldstone import choose_settings, create_workspace, load_recipe, read_questions, write_report
 from fieldstone.evaluate.run import evaluate
-from fieldstone.evaluate.significance import more_than_chance
+from fieldstone.evaluate.statistics.significance import more_than_chance
 from fieldstone.recipes import run
 
 HERE = Path(__file__).parent
