@@ -10,13 +10,17 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fieldstone.answer import System
-from fieldstone.evaluate.evaluation import QuestionSet
+from fieldstone.evaluate.evaluation import Evaluation, QuestionSet
 from fieldstone.evaluate.questions import read_questions
-from fieldstone.evaluate.run import Judged, judge, measure
+from fieldstone.evaluate.report.files import write_report
+from fieldstone.evaluate.run import Judged, judge, measure, passages_shown, summarise
 from fieldstone.evaluate.statistics.bootstrap import paired_difference
 from fieldstone.models import Encoder
 from fieldstone.recipes import choose_settings
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="which, with commas between")
     parser.add_argument("--sample", type=int, default=0, help="answer so many of each file; 0: search only")
     parser.add_argument("--keep", type=Path, help="folder for the tuned models; they are not tuned again")
+    parser.add_argument("--report", type=Path, help="also write a report of the answers into this folder")
     parser.add_argument("--set", action="append", default=[], dest="flags")
     arguments = begin(parser)
     workspace = open_workspace(arguments.workspace)
@@ -56,6 +61,7 @@ def main() -> None:
     if arguments.unanswerable:
         sample += _drawn(judge(build.library, read_questions(arguments.unanswerable))[0], arguments.sample)
     answered = None
+    rows_kept: list[Mapping[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         keep = arguments.keep or Path(folder)
         for seed in map(int, arguments.seeds.split(",")):
@@ -86,6 +92,7 @@ def main() -> None:
                 index = build.open_index(base, generator=build.generator)
                 plain = System(index, build.generator, settings)
                 answered = measure({"untuned": plain}, sample)
+                rows_kept += answered.rows
                 _differ(answered, "untuned", answered, sample, ANSWERS)
                 _cited(answered, "untuned", before["fused"], sample)
             generator = build.load_generator(str(made.folder))
@@ -96,6 +103,17 @@ def main() -> None:
             found = measure({name: trusted}, sample)
             _differ(answered, name, found, sample, ANSWERS)
             _cited(found, name, before["fused"], sample)
+            rows_kept += [{**row, "system": "tuned", "seed": seed} for row in found.rows]
+    if arguments.report and rows_kept:
+        whole = summarise(rows_kept, sample, ["untuned", "tuned"])
+        shown = {part.name: getattr(whole, part.name) for part in fields(QuestionSet)}
+        texts = passages_shown(build.library, rows_kept, settings)
+        evaluation = Evaluation(
+            **shown | {"passages": texts}, date=datetime.now(UTC), settings=settings.model_dump(mode="json")
+        )
+        print(f"\nreport: {write_report(arguments.report, evaluation).html}")
+        for measure_, test in whole.tests["tuned - untuned"].items():
+            print(f"{measure_:<18} p = {test.p:.4f}, {test.wins} won, {test.ties} tied, {test.losses} lost")
 
 
 def _searched(build: Build, encoder: Encoder, asked: list[Judged]) -> dict[str, QuestionSet]:
