@@ -283,6 +283,7 @@ def mean_reward(folder: Path) -> tuple[float, float]:
     return sum(earned) / len(earned), sum(len(its.searches) for its in tries) / len(tries)
 
 
+@pytest.mark.slow
 def test_the_reward_rises_and_the_weights_move(base: Path, tmp_path: Path) -> None:
     tuning = TUNING.model_copy(update={"epochs": 14, "kl": 0.0, "group": 8})
     tuned = run(base, tmp_path / "new", tuning=tuning)

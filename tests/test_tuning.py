@@ -219,7 +219,12 @@ def test_another_learning_rate_makes_another_candidate(copied, part):
 
 
 @pytest.mark.parametrize(
-    ("lesson", "reading"), [("ralt", "mixture"), ("raft", "together"), ("swr", "together")]
+    ("lesson", "reading"),
+    [
+        ("ralt", "mixture"),
+        pytest.param("raft", "together", marks=pytest.mark.slow),
+        pytest.param("swr", "together", marks=pytest.mark.slow),
+    ],
 )
 def test_lessons_with_what_the_search_finds(copied, lesson, reading):
     flags = (f"generator.lessons={lesson}", f"answer.reading={reading}", "generator.retrieved=2")
