@@ -24,6 +24,15 @@ def main() -> None:
 def _send_again(lost: sys.UnraisableHookArgs) -> None:
     """A Ctrl-C that falls into some object's `__del__` is lost there: it is sent once more."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        threading.Timer(0.05, _interrupt).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def _interrupt() -> None:
+    """Ctrl-C for the main thread; a sleep of its own ends with it where the system can do that."""
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
