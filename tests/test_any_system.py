@@ -280,6 +280,29 @@ def test_answers_end_to_end(here: Path) -> None:
     assert list((here / "r").iterdir())
 
 
+def test_the_worst_answers_of_others_stand_with_their_passages(here: Path) -> None:
+    asked = {**ASKED[1], "evidence": "The agent books the pilot."}
+    lines(here / "q.jsonl", asked, {**asked, "id": "q4", "question": "Who then?"})
+    contexts = [{"text": "Boys whistle for it.", "source": "c.md"}, {"text": "The agent books the pilot."}]
+    lines(
+        here / "theirs.jsonl",
+        {"id": "q2", "answer": "a boy", "contexts": contexts, "citations": ["Boys whistle"]},
+        {"id": "q4", "answer": "a girl", "contexts": contexts[:1]},
+    )
+    result = fieldstone("evaluate", "--questions", "q.jsonl", "--answers", "theirs.jsonl", "--json", "-q")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    shown = [
+        (case["question"], found["passages"].get(case["read"]), found["passages"].get(case["held"]))
+        for case in found["worst"]["theirs"]
+    ]
+    assert shown == [
+        ("Who books the pilot?", "Boys whistle", "The agent books the pilot."),
+        ("Who then?", "Boys whistle for it.", "The agent books the pilot."),
+    ]
+    assert "Boys whistle" in Path(found["report"]["html"]).read_text()
+
+
 def test_a_judge_is_tried_before_it_grades_answers_of_others(here: Path) -> None:
     lines(here / "theirs.jsonl", {"id": "q1", "answer": "forty"}, {"id": "q2", "answer": "the agent"})
     people = [

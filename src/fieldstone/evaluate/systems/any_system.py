@@ -12,11 +12,14 @@ from fieldstone.errors import ModelError, SettingsError
 from fieldstone.evaluate.evaluation import Evaluation
 from fieldstone.evaluate.judge.fitness import Grader, examine
 from fieldstone.evaluate.judge.second_look import with_grades
+from fieldstone.evaluate.measures.lost import answering
 from fieldstone.evaluate.measures.named import DEFAULTS, check_names
 from fieldstone.evaluate.questions import Question
+from fieldstone.evaluate.report.files import PASSAGES_READ
+from fieldstone.evaluate.report.worst import passages_of, worst
 from fieldstone.evaluate.run import Judged, evaluate, summarise
 from fieldstone.evaluate.systems.answers import Given, read_answers
-from fieldstone.evaluate.systems.matched import match_answers, rows_of
+from fieldstone.evaluate.systems.matched import match_answers, rows_of, texts_of
 from fieldstone.models import load_generator
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
@@ -48,18 +51,19 @@ def evaluate_answers(
     is fit grades the answers of them all.
     """
     measures = check_names(measures)
-    read, damaged = read_answers(files)
-    matched = match_answers(questions, [*read, *given])
+    from_files, damaged = read_answers(files)
+    matched = match_answers(questions, [*from_files, *given])
     rows: list[Mapping[str, Any]] = []
     names = [*matched.answers]
     notes = [*damaged, *matched.notes]
+    texts: dict[str, str] = {}
     if ours is None:
         rows += rows_of(matched, measures)
     else:
         if same := set(ours.systems) & set(names):
             raise SettingsError(f"two systems are called {same.pop()}; rename the file of its answers")
         library = ours.workspace.library()
-        texts: dict[str, str] = {p.id: p.text for p in library.passages()}
+        texts = {p.id: p.text for p in library.passages()}
         library.close()
         rows += rows_of(matched, measures, texts.get)
         if ours.systems:
@@ -73,6 +77,9 @@ def evaluate_answers(
         notes.append(judged["sentence"])
     found = summarise(rows, [Judged(question, ()) for question in matched.asked], names, measures)
     notes = [note for note in notes if note not in found.notes]
+    texts |= texts_of(matched)
+    read = ours.settings.answer.passages if ours else PASSAGES_READ
+    cases = [case for its in answering(rows).values() for case in worst(its, read)]
     return Evaluation(
         date=datetime.now(UTC),
         systems=found.systems,
@@ -82,6 +89,7 @@ def evaluate_answers(
         settings=ours.settings.model_dump(mode="json") if ours else {},
         notes=(*found.notes, *notes),
         rows=rows,
+        passages={id_: texts[id_] for id_ in passages_of(cases) if id_ in texts},
     )
 
 

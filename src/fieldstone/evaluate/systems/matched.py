@@ -17,9 +17,6 @@ from fieldstone.evaluate.measures.named import DEFAULTS, Case, values
 from fieldstone.evaluate.questions import Question
 from fieldstone.evaluate.systems.answers import Given, Piece, some
 
-ELSEWHERE = "the evidence"
-"""Stands for the passage that a system should have found, among those that it did find."""
-
 
 @dataclass(frozen=True, slots=True)
 class Matched:
@@ -89,6 +86,18 @@ def rows_of(
             yield _row(system, question, its, told[question.id], names, text_of, searched=searched)
 
 
+def texts_of(matched: Matched) -> dict[str, str]:
+    """The text of all that the rows name, by the ids that they have there: passages, citations, evidence."""
+    texts: dict[str, str] = {}
+    for question in matched.asked:
+        texts[_evidence_of(question)] = question.evidence
+        for system, answers in matched.answers.items():
+            if (its := answers.get(question.id)) is not None:
+                contexts, citations = _pieces(system, question, its)
+                texts |= {name: piece.text for name, piece in (citations | contexts).items()}
+    return {name: text for name, text in texts.items() if text.strip()}
+
+
 def _row(
     system: str,
     question: Question,
@@ -99,11 +108,11 @@ def _row(
     *,
     searched: bool,
 ) -> dict[str, Any]:
-    contexts, citations = _numbered(its.contexts or (), "passage"), _numbered(its.citations or (), "citation")
+    contexts, citations = _pieces(system, question, its)
     pieces = {**citations, **contexts}  # a citation of a passage that was found is judged by that passage
     relevant = {name for name, piece in pieces.items() if _relevant(piece, question, told, text_of)}
     located = question.answerable and bool(question.evidence.strip() or question.source)
-    groups = (frozenset({*relevant, ELSEWHERE}),) if located else ()
+    groups = (frozenset({*relevant, _evidence_of(question)}),) if located else ()
     case = Case(
         question, groups, tuple(contexts) if searched else None, its.answer, its.abstained,
         tuple(citations), seconds=its.seconds,
@@ -114,7 +123,7 @@ def _row(
         "question": question.question,
         "answers": list(question.answers),
         "source": question.source,
-        "relevant": sorted(relevant | {ELSEWHERE}) if searched and located else [],
+        "relevant": sorted(relevant | {_evidence_of(question)}) if searched and located else [],
         "hits": [
             {"passage": name, "score": 1 / rank, "text": piece.text}
             for rank, (name, piece) in enumerate(contexts.items(), 1)
@@ -131,13 +140,22 @@ def _row(
     }
 
 
-def _numbered(pieces: Sequence[Piece], what: str) -> dict[str, Piece]:
-    """Each piece under its id; one without an id, or with one that was there before, under its number."""
-    named: dict[str, Piece] = {}
-    for number, piece in enumerate(pieces, 1):
-        name = piece.id if piece.id and piece.id not in named else f"{what} {number}"
-        named[name] = piece
-    return named
+def _pieces(system: str, question: Question, its: Given) -> tuple[dict[str, Piece], dict[str, Piece]]:
+    """What was found and what is cited, by id; without one, or with one that was there before, by number."""
+
+    def named(pieces: Sequence[Piece], what: str) -> dict[str, Piece]:
+        found: dict[str, Piece] = {}
+        for number, piece in enumerate(pieces, 1):
+            own = bool(piece.id) and piece.id not in found
+            found[piece.id if own else f"{what} {number} of {system} on {question.id}"] = piece
+        return found
+
+    return named(its.contexts or (), "passage"), named(its.citations or (), "citation")
+
+
+def _evidence_of(question: Question) -> str:
+    """Stands for the passage that a system should have found, among those that it did find."""
+    return f"the evidence of {question.id}"
 
 
 def _relevant(
