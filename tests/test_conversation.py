@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fieldstone.models import Completion, Prompt, load_generator
 from fieldstone.models.fake import FakeGenerator
@@ -78,6 +80,16 @@ def test_a_question_that_stands_by_itself_stays(question):
     assert carried_over([DRAUGHT], question) == question
     assert self_contained(load_generator("fake:words"), [Turn(*DRAUGHT)], question) == question
     assert carried_over([], "And at night?") == "And at night?"
+
+
+WORDS = "and at for what is the it that there who 7 8 berth Berth Sorrel night quay ? ! ( ) , … 夜は"
+SAID = st.sampled_from([*WORDS.split(), "\n"])
+
+
+@given(st.lists(st.tuples(st.lists(SAID), st.lists(SAID)), max_size=3), st.lists(SAID))
+def test_the_rule_loses_nothing_and_makes_nothing_up(turns, question):
+    turns, question = [(" ".join(q), " ".join(a)) for q, a in turns], " ".join(question)
+    assert faithful(carried_over(turns, question) or question, turns, question) or not question
 
 
 def test_few_human_questions_are_taken_for_follow_ups(data):

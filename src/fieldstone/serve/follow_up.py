@@ -73,6 +73,8 @@ def follows(question: str) -> bool:
     """Whether it can only be understood by what was asked before."""
     words = [match[0].casefold() for match in _WORD.finditer(question)]
     telling = said(question)
+    if not words:
+        return False
     if _OPENING.match(question) or _points(question, words):
         return True
     if not _asks(words):
@@ -105,13 +107,13 @@ def _joined(before: str, answered: str, question: str) -> str:
         return swapped
     if asks and (named := _named(before, answered, question)):
         return named
-    if rest and not asks:
+    if words and not asks:
         return _added(before.rstrip(" ?"), rest, words, bool(opening))
     return f"{question.rstrip(' ?')} ({_topic(before)})?"
 
 
 def _other_number(before: str, rest: str) -> str:
-    """ "What is the depth at berth 7?", "And berth 8?": the question before with the other number."""
+    """The question before with the other number: "What is the depth at berth 7?", "And berth 8?"."""
     said_now = list(_NUMBERED.finditer(rest))
     if len(said_now) != 1 or said(rest) != said(said_now[0][0]):
         return ""
@@ -123,7 +125,7 @@ def _other_number(before: str, rest: str) -> str:
 
 
 def _named(before: str, answered: str, question: str) -> str:
-    """ "Which tug …?", "Sorrel", "How strong is she?": the question with the name for the pronoun."""
+    """The question with the name for the pronoun: "Which tug …?", "Sorrel", "How strong is she?"."""
     first, second, *_ = (*(match[0].casefold() for match in _WORD.finditer(before)), "", "")
     a_thing = first == "which" or (first == "what" and second not in _AUXILIARY)
     name = answered.strip().rstrip(".")
@@ -141,15 +143,13 @@ def _added(before: str, rest: str, words: Sequence[str], opened: bool) -> str:
     if words[0] not in _PREPOSITION:
         return f"{before}, {'and ' if opened else ''}{rest}?"
     rest = rest[0].lower() + rest[1:]
-    preposition, thing = (*rest.split(), "")[:2]
-    if len(words) == 2:
-        following = "|".join(_PREPOSITION)
-        places = re.finditer(
-            rf"\b{words[0]}\s+([^\W\d_]+)(?=$|,|\s+(?:{following})\b)", before, re.IGNORECASE
-        )
-        alike = [place for place in places if place[1][:1].isupper() == thing[:1].isupper()]
+    if len(rest.split()) == len(words) == 2:
+        end = rf"(?=$|,|\s+(?:{'|'.join(_PREPOSITION)})\b)"
+        places = re.finditer(rf"\b{words[0]}\s+([^\W\d_]+){end}", before, re.IGNORECASE)
+        capital = rest.split()[1][:1].isupper()
+        alike = [place for place in places if place[1][:1].isupper() == capital]
         if len(alike) == 1 and alike[0][1].casefold() not in _EMPTY:
-            return f"{before[: alike[0].start()]}{preposition} {thing}{before[alike[0].end() :]}?"
+            return f"{before[: alike[0].start()]}{rest}{before[alike[0].end() :]}?"
     return f"{before} {rest}?"
 
 
