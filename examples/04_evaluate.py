@@ -8,9 +8,10 @@ take all of them for a number to rely on.
 
 from pathlib import Path
 
+from fieldstone.evaluate.significance import more_than_chance
+
 from fieldstone import choose_settings, create_workspace, load_recipe, read_questions, write_report
 from fieldstone.evaluate.run import evaluate
-from fieldstone.evaluate.significance import more_than_chance
 from fieldstone.recipes import run
 
 HERE = Path(__file__).parent
