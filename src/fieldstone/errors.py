@@ -9,6 +9,8 @@ FieldstoneError
 │   └── EndpointError a model server does not answer, or answers nonsense
 ├── QuestionsError    a file of questions cannot be read
 ├── GradesError       answers to grade, or their grades, cannot be read
+├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
+├── KeysError         the keys of a server cannot be read, written or found
 └── MissingExtra      an optional package is not installed
 """
 
@@ -54,6 +56,14 @@ class QuestionsError(FieldstoneError):
 
 class GradesError(FieldstoneError):
     """Answers to grade, or their grades, cannot be read."""
+
+
+class FeedbackError(FieldstoneError):
+    """Feedback cannot be kept, or decisions about it cannot be read."""
+
+
+class KeysError(FieldstoneError):
+    """The keys of a server cannot be read, written or found."""
 
 
 class MissingExtra(FieldstoneError):
