@@ -96,8 +96,9 @@ async def _changes(folders: Sequence[Path], stop: asyncio.Event) -> AsyncGenerat
                 force_polling=polling,
                 poll_delay_ms=1000,
             )
-            async for changes in watching:
-                yield [Path(path) for _, path in changes]
+            async with aclosing(watching):
+                async for changes in watching:
+                    yield [Path(path) for _, path in changes]
         except (OSError, RuntimeError) as error:  # the system has no more watches, or a folder went just now
             _log.warning("the folders are looked through every second, for watching them fails: %s", error)
             polling = True
