@@ -100,7 +100,8 @@ async def _changes(folders: Sequence[Path], stop: asyncio.Event) -> AsyncGenerat
                 async for changes in watching:
                     yield [Path(path) for _, path in changes]
         except (OSError, RuntimeError) as error:  # the system has no more watches, or a folder went just now
-            _log.warning("the folders are looked through every second, for watching them fails: %s", error)
+            if not polling:
+                _log.warning("watching fails, so the folders are looked through every second: %s", error)
             polling = True
             await asyncio.sleep(1)
             yield list(folders)
@@ -143,11 +144,12 @@ class _Waiting:
         if not (settled or self._news) or time.monotonic() < self._retry_at:
             return
         try:
-            if settled:
-                self._news |= await asyncio.to_thread(self._update, settled)
+            if settled and await asyncio.to_thread(self._update, settled):
+                self._news = True
             if self._news:
                 await changed()
         except (FieldstoneError, OSError, sqlite3.Error) as error:
+            self._news = True  # some of it may have come in
             _log.log(logging.DEBUG if str(error) == self._last else logging.WARNING, "not yet: %s", error)
             self._last, self._retry_at = str(error), time.monotonic() + self._delay
             self._delay = min(2 * self._delay, PATIENCE[1])
