@@ -144,8 +144,9 @@ class _Waiting:
         if not (settled or self._news) or time.monotonic() < self._retry_at:
             return
         try:
-            if settled and await asyncio.to_thread(self._update, settled):
-                self._news = True
+            if settled:
+                news = await asyncio.to_thread(self._update, settled)
+                self._news = self._news or news
             if self._news:
                 await changed()
         except (FieldstoneError, OSError, sqlite3.Error) as error:
