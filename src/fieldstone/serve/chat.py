@@ -21,13 +21,13 @@ from fieldstone.models import Vectors
 from fieldstone.serve.engine import Engine, Found, Reply, Turn
 from fieldstone.serve.events import EventStream, event
 from fieldstone.serve.served import Here, reply
-from fieldstone.serve.shapes import QUESTION, FilterGiven, Short, citations_as_json
+from fieldstone.serve.shapes import QUESTION, QUESTION_CHARACTERS, FilterGiven, Short, citations_as_json
 
 PREFIX = "fieldstone/"
 OURS = "fieldstone"
 
-QUESTION_CHARACTERS = 4000
 TEXTS = 512
+"""Texts that one request may have embedded."""
 
 DONE = b"data: [DONE]\n\n"
 
