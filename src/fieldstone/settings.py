@@ -88,6 +88,22 @@ class AnswerSettings(_Branch):
     )
 
 
+class FeedbackSettings(_Branch):
+    """What is kept of the answers that a server gives, and what is learnt from what people say of them."""
+
+    keep: Literal["nothing", "rated", "doubtful"] = Field(
+        "doubtful",
+        description="which answers are kept in the library: none; those that somebody said something of; "
+        "also those without an answer or with a citation that could not be verified",
+    )
+    most: int = Field(1000, ge=0, description="so many that nobody has said anything of are kept")
+    learn: Literal["nothing", "reviewed", "clear"] = Field(
+        "reviewed",
+        description="what the next build takes for examples: what a person has reviewed; also thumbs up with "
+        "a verified citation, and corrections that a passage holds",
+    )
+
+
 class SynthesizeSettings(_Branch):
     """How questions are written from the passages, and which are kept."""
 
@@ -328,6 +344,23 @@ class SearchTuning(_Branch):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
 
 
+class ServeSettings(_Branch):
+    """How a workspace is served; of several, the first one's settings count."""
+
+    host: str = Field("127.0.0.1", description="address to listen at; beyond this machine it takes keys")
+    port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
+    queue: int = Field(64, ge=1, description="questions that may wait; the next is told to come back later")
+    batch: int = Field(8, ge=1, description="questions answered together; searches: eight times as many")
+    seconds: float = Field(120, gt=0, description="that a request may take")
+    upload_megabytes: float = Field(50, gt=0, description="of the files that are uploaded in one request")
+    history_tokens: int = Field(
+        512, ge=0, description="of the conversation so far that a follow-up question is understood by"
+    )
+    origins: tuple[str, ...] = Field(
+        (), description="other addresses whose pages may ask: https://intranet.example (CORS)"
+    )
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -342,6 +375,7 @@ class Settings(_Branch):
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
     answer: AnswerSettings = AnswerSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     instruct: InstructSettings = InstructSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()
@@ -349,6 +383,7 @@ class Settings(_Branch):
     generator: GeneratorTuning = GeneratorTuning()
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()
+    serve: ServeSettings = ServeSettings()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
