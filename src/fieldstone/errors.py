@@ -12,6 +12,8 @@ FieldstoneError
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
+├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
+├── KeysError         the keys of a server cannot be read, written or found
 └── MissingExtra      an optional package is not installed
 """
 
@@ -96,6 +98,14 @@ class NotReady(RequestError):
 
     def __init__(self, message: str, seconds: float = 2.0) -> None:
         super().__init__(message, status=503, code="not_ready", seconds=seconds)
+
+
+class FeedbackError(FieldstoneError):
+    """Feedback cannot be kept, or decisions about it cannot be read."""
+
+
+class KeysError(FieldstoneError):
+    """The keys of a server cannot be read, written or found."""
 
 
 class MissingExtra(FieldstoneError):

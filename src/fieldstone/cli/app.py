@@ -17,6 +17,7 @@ from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
 from fieldstone.cli.grade import grade
+from fieldstone.cli.keys import keys
 from fieldstone.cli.options import Quiet
 from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
@@ -73,6 +74,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(grade, name="grade")
+app.add_typer(keys, name="keys")
 
 
 def _show_version(wanted: bool) -> None:
