@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,7 @@ def add(
     if not paths and not mcp:
         raise typer.BadParameter("name a file or a folder, or an MCP server with --mcp")
     arguments = dict(_parted(its) for its in argument or ())
+    logging.getLogger("mcp").addHandler(logging.NullHandler())  # it would print tracebacks
     servers = [Server(address, arguments, allow_network) for address in mcp or ()]
     began = time.perf_counter()
     opened = open_workspace(workspace)

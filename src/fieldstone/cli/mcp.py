@@ -13,6 +13,7 @@ def mcp(workspace: WorkspacePath, changes: Set = None) -> None:
     """
     import asyncio
     import logging
+    import signal
     import sys
 
     from fieldstone.workspace import open_workspace
@@ -25,4 +26,5 @@ def mcp(workspace: WorkspacePath, changes: Set = None) -> None:
     async def serve() -> None:
         await serve_stdio(Engine(opened, changes or ()))
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Ctrl-C would wait for a line on standard input
     asyncio.run(serve())

@@ -91,7 +91,7 @@ def add_resources(
                 raise
             except Exception as error:  # a stranger's server, behind a library that passes on what comes
                 raise ReadError(server.address, _why(error, said)) from error
-        label = f"mcp {server.address}"
+        label = label_of(server.address)
         if label not in library.roots():
             library.add_root(label, server.address)
 
@@ -99,6 +99,11 @@ def add_resources(
             return not source.startswith(got.failed)
 
         return bring_in(library, label, got.found, covered, settings, progress)
+
+
+def label_of(address: str) -> str:
+    """The label in a library of the root that this server is."""
+    return f"mcp {address}"
 
 
 def _check(server: Server) -> None:
