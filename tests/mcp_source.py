@@ -68,7 +68,8 @@ def build(folder: Path) -> Server:
         told += 1
         uri = str(given.uri)
         if how == "dies" and told == 3:
-            print("out of ink", file=sys.stderr, flush=True)
+            sys.stderr.write("out of ink\n")
+            sys.stderr.flush()
             os._exit(3)
         if uri.startswith("days://"):
             text = f"On {uri[7:]} the lock was shut."

@@ -13,7 +13,10 @@ from fieldstone import models
 from fieldstone.models import Completion, Options, Prompt, Score
 from fieldstone.models.fake import FakeEncoder, FakeGenerator
 from fieldstone.search.embed import embed_library
-from fieldstone.settings import resolve_settings, write_settings_file
+from fieldstone.serve.app import create_app
+from fieldstone.serve.engine import Engine
+from fieldstone.serve.run import Server, listen
+from fieldstone.settings import ServeSettings, resolve_settings, write_settings_file
 from fieldstone.workspace import Workspace, create_workspace
 from small_library import TEXTS, put
 
@@ -121,6 +124,29 @@ def workspace_of(
         tree[name] = tree.get(name, {}) | dict(section)
     write_settings_file(workspace.settings_file, resolve_settings(tree, environment={}))
     return workspace
+
+
+@contextmanager
+def running(
+    *workspaces: Workspace, access: Any = None, hosts: Sequence[str] = (), **limits: Any
+) -> Iterator[str]:
+    """The address of a real server over these workspaces; it has ended after the block."""
+    engines = {engine.name: engine for engine in map(Engine, workspaces)}
+    app = create_app(engines, access, ServeSettings(**limits), hosts=hosts)
+    listening = listen("127.0.0.1", 0)
+    server = Server(app)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        until(lambda: server.started and all(engine.ready for engine in engines.values()))
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        until(lambda: not any(engine.ready for engine in engines.values()))
+        for watch in (GENERATOR, ENCODER):
+            watch.go()
+        thread.join(30)
+        assert not thread.is_alive(), "the server does not end"
 
 
 def until(true: Callable[[], object], seconds: float = 20.0) -> None:

@@ -81,7 +81,8 @@ def test_it_answers_and_finds_as_the_command_does(tmp_path):
                 "tariffs/2025.txt",
             ]
             assert reply.tokens[0] == 8
-            assert [vectors.shape for vectors in await engine.embed(["a"] * 9)] == [(8, 256), (1, 256)]
+            embedded = await engine.embed(["a"] * 9)
+            assert (embedded.vectors.shape, embedded.tokens) == ((9, 256), 9)
 
     run(main())
 
@@ -91,7 +92,7 @@ def test_before_it_is_open_and_after_its_stop_it_says_so(tmp_path):
 
     async def main():
         engine = Engine(workspace)
-        with pytest.raises(NotReady, match="being loaded"):
+        with pytest.raises(NotReady, match="is loading"):
             await engine.ask(PRICE)
         with pytest.raises(NotReady):
             engine.stream(PRICE)
@@ -114,7 +115,8 @@ def test_what_keeps_it_from_opening_is_known_and_may_pass(tmp_path):
         engine = Engine(workspace)
         keeping = asyncio.create_task(engine.keep_fresh(0.02))
         await asyncio.to_thread(until, lambda: engine.problem)
-        with pytest.raises(NotReady, match="the only fake models are fake:words"):
+        assert "the only fake models are fake:words" in engine.problem
+        with pytest.raises(NotReady, match="could not be opened"):
             await engine.ask(PRICE)
         workspace.settings_file.write_text(good)
         await asyncio.to_thread(until, lambda: engine.ready)

@@ -6,23 +6,18 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from starlette.responses import JSONResponse
 
-from fieldstone.errors import RequestError
 from fieldstone.serve.engine import Engine
 from fieldstone.serve.keys import Keys, make_key
-from fieldstone.serve.mcp import mcp_server, mount_mcp
+from fieldstone.serve.mcp import mcp_server
 from fieldstone.serve.tools import PART
-from serving import until, workspace_of
+from serving import GENERATOR, running, until, workspace_of
 from small_library import TEXTS
 
 CRANE = "Which crane lifts forty tonnes?"
@@ -40,13 +35,13 @@ def run(main):
 
 
 @asynccontextmanager
-async def inside(*workspaces, access=None):
+async def inside(*workspaces, local=False):
     """A client of the server itself, without a door."""
     engines = {engine.name: engine for engine in map(Engine, workspaces)}
     for engine in engines.values():
         await engine.refresh()
     try:
-        async with Client(mcp_server(engines, access)) as client:
+        async with Client(mcp_server(engines, None, local=local)) as client:
             yield client
     finally:
         for engine in engines.values():
@@ -231,15 +226,17 @@ def test_many_documents_are_listed_a_page_at_a_time_over_all_workspaces(tmp_path
     run(main())
 
 
-def test_a_library_that_is_damaged_while_it_is_served_is_told(tmp_path):
+@pytest.mark.parametrize("local", [False, True])
+def test_a_library_that_is_gone_while_it_is_served_is_told(tmp_path, local):
     workspace = workspace_of(tmp_path / "harbour")
 
     async def main():
-        async with inside(workspace) as client:
+        async with inside(workspace, local=local) as client:
             (workspace.path / "library.db").rename(tmp_path / "gone.db")
             result = await client.call_tool("fetch", {"id": "x"})
             assert result.is_error
-            assert "there is no library" in said(result)
+            assert ("the workspace cannot be used" in said(result)) is not local
+            assert (str(tmp_path) in said(result)) is local  # which is nobody else's affair
 
     run(main())
 
@@ -333,35 +330,10 @@ def test_no_workspace_is_said_on_standard_error(tmp_path):
 
 
 @contextmanager
-def served(*workspaces, access=None):
-    """The address of an app with our door in it."""
-    engines = {engine.name: engine for engine in map(Engine, workspaces)}
-
-    @asynccontextmanager
-    async def lifespan(app):
-        for engine in engines.values():
-            await engine.refresh()
-        yield
-        for engine in engines.values():
-            await engine.close()
-
-    app = FastAPI(lifespan=lifespan)
-
-    @app.exception_handler(RequestError)
-    async def told(request, error):
-        return JSONResponse({"error": {"message": str(error)}}, error.status)
-
-    mount_mcp(app, engines, access)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+def served(*workspaces, **more):
+    """The address of our door in a real server."""
+    with running(*workspaces, **more) as address:
+        yield f"{address}/mcp"
 
 
 @asynccontextmanager
@@ -369,9 +341,11 @@ async def connected(address, key=None, mode="auto"):
     import httpx2
 
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
-        async with Client(streamable_http_client(address, http_client=http), mode=mode) as client:
-            yield client
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        Client(streamable_http_client(address, http_client=http), mode=mode) as client,
+    ):
+        yield client
 
 
 def first_source(result):
@@ -459,3 +433,36 @@ def test_what_is_no_request_is_refused(workspace, content, type_, status):
         assert got.status_code == status
         assert "Traceback" not in got.text
         assert httpx.get(address, headers={"Accept": "application/json"}).status_code in (405, 406)
+
+
+@pytest.mark.parametrize("version", [None, "2026-07-28"])
+def test_a_client_that_goes_away_frees_its_place(tmp_path, version):
+    workspace = workspace_of(tmp_path / "held", generator="watched:words", serve={"batch": 1})
+    params = {"name": "ask", "arguments": {"question": CRANE}}
+    headers = {"Accept": "application/json, text/event-stream"}
+    if version:
+        headers |= {"MCP-Protocol-Version": version, "Mcp-Method": "tools/call", "Mcp-Name": "ask"}
+        params["_meta"] = {
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+    def waiting(address):
+        told = httpx.get(address.removesuffix("/mcp") + "/metrics").text
+        return next(int(float(line.split()[-1])) for line in told.splitlines() if 'kind="answers"' in line)
+
+    async def main(address):
+        async with httpx.AsyncClient(timeout=30) as first, httpx.AsyncClient(timeout=30) as second:
+            GENERATOR.hold()
+            works = asyncio.create_task(first.post(address, json=body, headers=headers))
+            assert await asyncio.to_thread(GENERATOR.reached.wait, 20)
+            waits = asyncio.create_task(second.post(address, json=body, headers=headers))
+            await asyncio.to_thread(until, lambda: waiting(address) == 1)
+            waits.cancel()
+            await asyncio.to_thread(until, lambda: waiting(address) == 0)
+            GENERATOR.go()
+            assert "berths/berth-7.md" in (await works).text
+
+    with served(workspace) as address:
+        run(main(address))

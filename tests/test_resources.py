@@ -8,10 +8,10 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import mcp_source
 import pytest
 import uvicorn
 
+import mcp_source
 from fieldstone.errors import ReadError, WorkspaceError
 from fieldstone.library import Library
 from fieldstone.read.add import add_files

@@ -23,6 +23,7 @@ from fieldstone.cli.options import Quiet
 from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
 from fieldstone.cli.remove import remove
+from fieldstone.cli.review import review
 from fieldstone.cli.rollback import rollback
 from fieldstone.cli.search import search
 from fieldstone.cli.status import status
@@ -70,7 +71,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
-    rollback, recipes, doctor, mcp,
+    review, rollback, recipes, doctor, mcp,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -45,6 +45,11 @@ class DenseIndex:
             encode = self._encoder.encode_queries if questions else self._encoder.encode_passages
             return encode(texts)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as the encoder counts them."""
+        with self._lock:
+            return self._encoder.count_tokens(texts)
+
     def refresh(self) -> None:
         """Take in what the library gained and lost since the last time."""
         version = self._library.version()

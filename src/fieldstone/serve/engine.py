@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import TypeVar
 
 from fieldstone.errors import FieldstoneError, NotReady, WorkspaceError
-from fieldstone.models import Vectors
 from fieldstone.recipes import choose_settings
 from fieldstone.search import Filter
 from fieldstone.serve.batches import STOPPED, Batcher, apart
 from fieldstone.serve.conversation import Turn
 from fieldstone.serve.work import (
     Asked,
+    Embedded,
     FollowUp,
     Found,
     Opened,
@@ -29,7 +29,7 @@ from fieldstone.serve.work import (
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
 
-__all__ = ["Engine", "Found", "Reply", "Turn"]
+__all__ = ["Embedded", "Engine", "Found", "Reply", "Turn"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Engine:
         self.workspace, self._flags = workspace, tuple(flags)
         self.name = workspace.path.resolve().name
         self.settings = self._chosen()
+        self.made = int((workspace.path / "library.db").stat().st_ctime)  # in seconds since 1970
         self.problem = ""  # why it could not be opened
         self._opened: Opened | None = None
         self._opening = asyncio.Lock()
@@ -79,7 +80,7 @@ class Engine:
             limit=SEARCHES * how.queue,
             patience=how.seconds,
         )
-        self._embeddings: Batcher[tuple[Sequence[str], bool], list[Vectors]] = Batcher(
+        self._embeddings: Batcher[tuple[Sequence[str], bool], Embedded] = Batcher(
             f"{self.name}-embeddings",
             lambda wanted: [embed_texts(self._ready(), *its) for its in wanted],
             largest=1,
@@ -123,8 +124,8 @@ class Engine:
         assert isinstance(said, str)
         return said
 
-    async def embed(self, texts: Sequence[str], *, questions: bool = False) -> list[Vectors]:
-        """The vectors of passages, or of questions, in parts that follow one another."""
+    async def embed(self, texts: Sequence[str], *, questions: bool = False) -> Embedded:
+        """The vectors of passages, or of questions; one text or more."""
         self._ready()
         return await self._embeddings.put((texts, questions))
 
@@ -197,8 +198,12 @@ class Engine:
         if self._stopping:
             raise NotReady(STOPPED)
         if self._opened is None:
-            why = self.problem or "its models are being loaded; ask again in a moment"
-            raise NotReady(f"{self.name} is not ready: {why}")
+            why = (
+                "could not be opened; the log says why"
+                if self.problem
+                else "is loading its models; ask again soon"
+            )
+            raise NotReady(f"{self.name} {why}")
         return self._opened
 
     async def _whatever_changes(self, ask: Callable[[], Awaitable[T]]) -> T:

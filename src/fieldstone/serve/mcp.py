@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from mcp import MCPError, Resource, Tool
@@ -48,9 +47,9 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
 
-    Context = ServerRequestContext[Any, Any]
+    from fieldstone.serve.served import Access
 
-log = logging.getLogger(__name__)
+    Context = ServerRequestContext[Any, Any]
 
 INSTRUCTIONS = """The user's own documents, on the user's machine. For a question about them call search and
 answer from the passages that it gives, or call ask and pass on its answer; say in which document, and on
@@ -72,20 +71,12 @@ TOOLS = {
 }
 
 
-class Access(Protocol):
-    """Who may do what: `fieldstone.serve.keys.Keys`, say."""
-
-    def allows(self, token: str | None, workspace: str, admin: bool = False) -> bool:
-        """Whether this token opens the workspace of that name, as `admin` or to read."""
-        ...
-
-
 async def serve_stdio(engine: Engine) -> None:
     """Serve one workspace on the standard streams until they end.
 
     It answers at once; what needs the models waits until they are loaded.
     """
-    server = mcp_server({engine.name: engine}, None, patient=True)
+    server = mcp_server({engine.name: engine}, None, local=True)
     opening = asyncio.create_task(engine.keep_fresh())
     try:
         async with stdio_server() as (incoming, outgoing):
@@ -162,8 +153,12 @@ class _Door:
             )
 
 
-def mcp_server(engines: Mapping[str, Engine], access: Access | None, *, patient: bool = False) -> Server[Any]:
-    """The server behind both doors; `patient`: what needs models that are being loaded waits for them."""
+def mcp_server(engines: Mapping[str, Engine], access: Access | None, *, local: bool = False) -> Server[Any]:
+    """The server behind both doors.
+
+    For an assistant on the same machine (`local`) what needs the models waits until they are loaded, and what
+    goes wrong is told in full.
+    """
 
     def opened(context: Context) -> Mapping[str, Engine]:
         return _opened(engines, access, _token(context.request) if context.request is not None else None)
@@ -176,9 +171,9 @@ def mcp_server(engines: Mapping[str, Engine], access: Access | None, *, patient:
         if given.name not in TOOLS:
             raise MCPError(INVALID_PARAMS, f"there is no tool {given.name!r}; there are {', '.join(TOOLS)}")
         try:
-            result = await _called(opened(context), given.name, given.arguments or {}, patient)
+            result = await _called(opened(context), given.name, given.arguments or {}, local)
         except Exception as error:  # told to the assistant, who can do something about it
-            return CallToolResult(content=[TextContent(text=_told(error))], is_error=True)
+            return CallToolResult(content=[TextContent(text=_told(error, local))], is_error=True)
         return CallToolResult(
             content=[TextContent(text=str(result))], structured_content=result.model_dump(mode="json")
         )
@@ -209,7 +204,7 @@ def mcp_server(engines: Mapping[str, Engine], access: Access | None, *, patient:
         try:
             return await _read(opened(context), str(given.uri))
         except Exception as error:
-            raise MCPError(INVALID_PARAMS, _told(error)) from error
+            raise MCPError(INVALID_PARAMS, _told(error, local)) from error
 
     server: Server[Any] = Server(
         "fieldstone",
@@ -267,34 +262,31 @@ def _tool(name: str, workspaces: Sequence[str]) -> Tool:
 
 
 async def _called(
-    engines: Mapping[str, Engine], name: str, arguments: Mapping[str, Any], patient: bool
+    engines: Mapping[str, Engine], name: str, arguments: Mapping[str, Any], local: bool
 ) -> tools.Result:
     """What a tool gives. Raises whatever goes wrong."""
     shape, _, do = TOOLS[name]
     given = shape.model_validate(arguments)
     engine = _named(engines, getattr(given, "workspace", None))
     async with asyncio.timeout(engine.settings.serve.seconds):
-        while patient and name != "fetch" and not engine.ready:
+        while local and name != "fetch" and not engine.ready:
             if engine.problem:
                 raise NotReady(f"{engine.name} cannot be opened: {engine.problem}")
             await asyncio.sleep(0.05)
         return await do(engine, given)
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, local: bool) -> str:
     """What went wrong, and what to do; what is no affair of the asker's goes to the log alone."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         return f"{place}: {first['msg']}; call it again with arguments as its schema has them"
-    if isinstance(error, FieldstoneError):
+    if local and isinstance(error, (FieldstoneError, sqlite3.DatabaseError)):
         return str(error)
-    if isinstance(error, TimeoutError):
-        return "it took longer than a request may; ask something simpler, or raise serve.seconds"
-    log.error("%s: %s", type(error).__name__, error, exc_info=error)
-    if isinstance(error, sqlite3.DatabaseError):
-        return f"the library cannot be read: {error}; type: fieldstone status WORKSPACE"
-    return "something broke inside; the server's log says what"
+    from fieldstone.serve.problems import as_request_error
+
+    return str(as_request_error(error))
 
 
 async def _listed(engines: Mapping[str, Engine], cursor: str | None) -> ListResourcesResult:

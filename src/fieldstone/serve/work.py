@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from fieldstone.answer import Read, System, conclude, open_system, read, stream_answer, way_of_reading
 from fieldstone.errors import NotReady, RequestError
 from fieldstone.in_use import TRUST, choices
@@ -42,6 +44,14 @@ class Reply:
     answer: Answer
     sources: Mapping[str, tuple[str, str]]
     tokens: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors (n, dimension), and the tokens of the texts as the encoder counts them."""
+
+    vectors: Vectors
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +155,17 @@ def answer_all(
     return [outcomes[number] for number in range(len(asked))]
 
 
-def embed_texts(opened: Opened, texts: Sequence[str], questions: bool) -> list[Vectors]:
-    """The vectors of passages, or of questions, in parts that follow one another."""
+def embed_texts(opened: Opened, texts: Sequence[str], questions: bool) -> Embedded:
+    """The vectors of passages, or of questions."""
     dense = opened.index.dense
     if dense is None:
         raise RequestError(
             "this workspace is searched by words alone and has no encoder; set search.mode = fused",
             code="no_encoder",
         )
-    return [dense.embed(texts[i : i + TEXTS], questions=questions) for i in range(0, len(texts), TEXTS)]
+    parts = [texts[i : i + TEXTS] for i in range(0, len(texts), TEXTS)]
+    vectors = np.concatenate([dense.embed(part, questions=questions) for part in parts])
+    return Embedded(vectors, sum(sum(dense.count_tokens(part)) for part in parts))
 
 
 def _made_self_contained(system: System, its: FollowUp) -> str | Exception:
