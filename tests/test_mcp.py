@@ -190,11 +190,21 @@ def test_documents_are_resources(workspace):
                 "fieldstone://elsewhere/documents/x",
                 "file:///etc/passwd",
                 "fieldstone://harbour/documents/x?start=-1",
+                f"fieldstone://harbour/documents/x?start={'9' * 5000}",
+                "fieldstone://[/documents/x",
+                "fieldstone://harbour/documents/%ff%00",
             ):
                 with pytest.raises(MCPError, match="there is no"):
                     await client.read_resource(uri)
-            with pytest.raises(MCPError, match="no such cursor"):
-                await client.list_resources(cursor="made up")
+            for cursor in (
+                "made up",
+                "[" * 100_000,
+                '["harbour"]',
+                '["no", "", ""]',
+                r'["harbour", "\ud800", ""]',
+            ):
+                with pytest.raises(MCPError, match="no such cursor"):
+                    await client.list_resources(cursor=cursor)
             with pytest.raises(MCPError, match="there are search, ask, fetch"):
                 await client.call_tool("delete", {"id": "x"})
 
@@ -202,7 +212,7 @@ def test_documents_are_resources(workspace):
 
 
 def test_many_documents_are_listed_a_page_at_a_time_over_all_workspaces(tmp_path, monkeypatch):
-    monkeypatch.setattr("fieldstone.serve.mcp.LISTED", 2)
+    monkeypatch.setattr("fieldstone.serve.mcp_resources.LISTED", 2)
     one, two = workspace_of(tmp_path / "one"), workspace_of(tmp_path / "two & more", {"a.txt": "One text."})
 
     async def main():
@@ -237,6 +247,8 @@ def test_a_library_that_is_gone_while_it_is_served_is_told(tmp_path, local):
             assert result.is_error
             assert ("the workspace cannot be used" in said(result)) is not local
             assert (str(tmp_path) in said(result)) is local  # which is nobody else's affair
+            with pytest.raises(MCPError, match="there is no library" if local else "cannot be used"):
+                await client.list_resources()
 
     run(main())
 
@@ -409,6 +421,9 @@ def test_a_page_of_elsewhere_may_not_ask(workspace):
             ({"Origin": "http://evil.example"}, 403),
             ({"Origin": "null"}, 403),
             ({"Host": rebound}, 421),
+            ({"Host": "[::1"}, 421),
+            ({"Host": "LOCALHOST:80:80"}, 421),
+            ({"Host": "[::1]:80"}, 200),
             ({"Host": rebound, "Origin": f"http://{rebound}"}, 421),
         ):
             assert httpx.post(address, json=body, headers=accept | headers).status_code == status, headers

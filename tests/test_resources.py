@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import threading
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from typer.testing import CliRunner
 
 import mcp_source
+from fieldstone.cli.app import app
 from fieldstone.errors import ReadError, WorkspaceError
 from fieldstone.library import Library
 from fieldstone.read.add import add_files
 from fieldstone.read.resources import KEY, Server, add_resources
 from fieldstone.settings import ReadSettings
-from serving import until
+from serving import until, workspace_of
 
 SETTINGS = ReadSettings(workers=1, seconds_a_file=20)
 
@@ -165,12 +168,12 @@ def test_a_folder_and_a_server_live_side_by_side(library, notes, tmp_path):
 
 @contextmanager
 def over_http(folder, seen):
-    app = mcp_source.build(folder).streamable_http_app()
+    serving = mcp_source.build(folder).streamable_http_app()
 
     async def watched(scope, receive, send):
         if scope["type"] == "http":
             seen.append(dict(scope["headers"]).get(b"authorization", b"").decode())
-        await app(scope, receive, send)
+        await serving(scope, receive, send)
 
     config = uvicorn.Config(watched, port=0, log_level="error", lifespan="on")
     uvicorned = uvicorn.Server(config)
@@ -195,3 +198,28 @@ def test_a_server_at_an_address_of_this_machine(library, notes, monkeypatch):
     assert len(added.read) == 3
     assert (again.read, again.unchanged) == ((), 3)
     assert set(seen) == {"Bearer fs_secret"}
+
+
+def test_the_command(notes, tmp_path):
+    workspace = str(workspace_of(tmp_path / "harbour").path)
+
+    def fieldstone(*args):
+        return CliRunner().invoke(app, list(args))
+
+    added = fieldstone("add", workspace, "--mcp", server(notes).address, "--argument", "day=monday", "-q")
+    assert added.exit_code == 0, added.output
+    assert "4 files read" in added.stdout
+    found = fieldstone("search", workspace, "fire watch", "--source", "notes://*", "--json").stdout
+    assert json.loads(found)["hits"][0]["source"] == "notes://fire-watch"
+    assert f"MCP server {sys.executable}" in fieldstone("status", workspace).stdout
+    assert "3 files" in fieldstone("remove", workspace, "notes://").stdout
+    for slip, told in (
+        ((), "name a file or a folder, or an MCP server"),
+        (("--mcp", "x", "--argument", "day"), "write it as NAME=VALUE"),
+        (("--mcp", "https://notes.example/mcp"), "--allow-network"),
+        (("--mcp", f"{sys.executable} -c 'print(1)'"), "no MCP server answers there"),
+    ):
+        refused = fieldstone("add", workspace, *slip)
+        assert refused.exit_code in (1, 2)
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr

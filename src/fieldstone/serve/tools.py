@@ -6,7 +6,7 @@ Each tool takes checked arguments and gives its result twice: as data, and as te
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Annotated, TypeVar
 
@@ -254,6 +254,16 @@ def part_end(text: str, start: int) -> int:
         if at >= 0:
             return at + 1
     return end
+
+
+def chosen(engines: Mapping[str, Engine], name: str | None) -> Engine:
+    """The workspace of that name, the first one without. Raises RequestError."""
+    if name is None and engines:
+        return next(iter(engines.values()))
+    if name is None or name not in engines:
+        known = ", ".join(engines) or "none"
+        raise RequestError(f"there is no workspace {(name or '')[:100]!r} here; there is {known}", status=404)
+    return engines[name]
 
 
 async def from_library(engine: Engine, what: Callable[[Library], T]) -> T:
