@@ -126,7 +126,7 @@ class _Door:
     def _check(self, request: HTTPConnection) -> None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if self._access is None and name not in ("127.0.0.1", "localhost", "[::1]"):
+        if self._access is None and name.lower() not in ("127.0.0.1", "localhost", "[::1]"):
             raise RequestError(
                 f"without keys this server does not go by the name {host[:100]!r}; call it 127.0.0.1",
                 status=421,
