@@ -350,6 +350,13 @@ class Library:
         for row in self._db.execute(f"SELECT * FROM documents {where} ORDER BY source, rowid", values):
             yield _document(row)
 
+    def listed(self, after: tuple[str, str] = ("", ""), most: int = -1) -> list[tuple[str, str, str]]:
+        """Source, id and title of the documents in this order, those behind `after`, at most so many."""
+        return self._db.execute(
+            "SELECT source, id, title FROM documents WHERE (source, id) > (?, ?) ORDER BY source, id LIMIT ?",
+            (*after, most),
+        ).fetchall()
+
     # -- passages
 
     def unsplit(self, split: str) -> list[str]:

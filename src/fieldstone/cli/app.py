@@ -18,6 +18,7 @@ from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
 from fieldstone.cli.grade import grade
 from fieldstone.cli.keys import keys
+from fieldstone.cli.mcp import mcp
 from fieldstone.cli.options import Quiet
 from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
@@ -71,7 +72,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
-    review, rollback, serve, recipes, doctor,
+    review, rollback, serve, mcp, recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -89,6 +89,7 @@ def _skipped(roots: Mapping[str, str], settings: Settings) -> dict[str, str]:
 
 def _render(facts: Mapping[str, Any]) -> None:
     from fieldstone.cli.output import count, show, show_reasons, size
+    from fieldstone.read.resources import label_of
 
     show(facts["workspace"], style="bold")
     read = facts["files"] - facts["unread"]
@@ -104,7 +105,10 @@ def _render(facts: Mapping[str, Any]) -> None:
         show(f"examples   {', '.join(counts)}")
     show(f"recipe     {facts['recipe']}" + (f", size {facts['size']}" if facts["size"] else ""))
     for label, root in facts["roots"].items():
-        show(f"folder     {root}" + (f" (as {label}/)" if label else ""))
+        if label == label_of(root):
+            show(f"MCP server {root}")
+        else:
+            show(f"folder     {root}" + (f" (as {label}/)" if label else ""))
     show(f"on disk    {size(facts['bytes'])}")
     listed = "sources" in facts
     if listed:

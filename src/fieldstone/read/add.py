@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,24 +48,45 @@ def add_files(
     """
     label, prefix, at = _place(library, path)
     named = None if only is None else {source_of(one, at) for one in only}
-    limits = Limits(settings.seconds_a_file, settings.memory_megabytes << 20)
     found = [
         replace(file, source=prefix + file.source)
         for file in find_files(at, settings.exclude, int(settings.max_megabytes * 2**20))
         if _among(file.source, named)
     ]
+    below = prefix if at.is_dir() else prefix + at.name
+
+    def covered(source: str) -> bool:  # whether this path would give it if it were still there
+        its = source.startswith(below) if at.is_dir() else source == below
+        return its and _among(source.removeprefix(prefix), named)
+
+    return bring_in(library, label, found, covered, settings, progress)
+
+
+def bring_in(
+    library: Library,
+    label: str,
+    found: Sequence[Found],
+    covered: Callable[[str], bool],
+    settings: ReadSettings,
+    progress: Progress = silent,
+) -> Added:
+    """Bring what the library holds of a root up to date with what was found there.
+
+    Of the root's sources those that are `covered` go when they were not found. Raises WorkspaceError when
+    a source is there already from another root.
+    """
+    limits = Limits(settings.seconds_a_file, settings.memory_megabytes << 20)
     skipped = tuple((file.source, file.skipped) for file in found if file.skipped is not None)
     present = [file for file in found if file.skipped is None]
-    rows = library.files()
+    rows, roots = library.files(), library.roots()
     if clash := next((f.source for f in present if f.source in rows and rows[f.source].root != label), None):
         raise WorkspaceError(
-            f"{clash} is there already, from {library.roots()[rows[clash].root]}; "
-            f"rename {path} or build it a workspace of its own"
+            f"{clash} is there already, from {roots[rows[clash].root]}; "
+            f"rename {roots[label]} or build it a workspace of its own"
         )
     known = {source: row for source, row in rows.items() if row.root == label}
     changed = [file for file in present if not _unchanged(file, known.get(file.source))]
-    gone = _below(prefix, at, known) - {file.source for file in present}
-    gone = {source for source in gone if _among(source.removeprefix(prefix), named)}
+    gone = {source for source in known if covered(source)} - {file.source for file in present}
     library.remove_files(gone)
     read, unread, warnings = [], [], []
     sizes = {file.source: file.size for file in changed}
@@ -116,7 +137,7 @@ def _place(library: Library, path: Path) -> tuple[str, str, Path]:
     above = [label for label, root in roots.items() if at.is_relative_to(root)]
     label = max(above, key=lambda label: len(roots[label]), default=None)  # the nearest one
     if label is None:
-        label = "" if not roots else folder.name
+        label = "" if "" not in roots else folder.name
         if label in roots:
             raise WorkspaceError(
                 f"{roots[label]} goes by the name {label!r} already; "
@@ -143,10 +164,3 @@ def _among(source: str, named: Collection[str] | None) -> bool:
         return True
     parts = source.split("/")
     return any("/".join(parts[:end]) in named for end in range(1, len(parts) + 1))
-
-
-def _below(prefix: str, at: Path, known: dict[str, FileRow]) -> set[str]:
-    """The known sources that this path would give if they were still there."""
-    if at.is_dir():
-        return {source for source in known if source.startswith(prefix)}
-    return {prefix + at.name} & known.keys()

@@ -19,12 +19,14 @@ class Found:
     """A file of the folder: `source` is its name there, `size` is in bytes.
 
     `skipped` says why it is not to be read; a folder that is left out whole stands as one, ending in `/`.
+    `name` goes to the reader where the source has neither a title in it nor a suffix that tells the kind.
     """
 
     source: str
     path: Path
     size: int
     skipped: str | None = None
+    name: str = ""
 
 
 def find_files(
@@ -90,7 +92,7 @@ def _folder_reason(path: Path, source: str, exclude: Sequence[str]) -> str | Non
 
 
 def excluded(source: str, exclude: Sequence[str]) -> str | None:
-    """Why a file or folder of this source is left out, by these patterns; None if it is not."""
+    """The pattern that leaves a source out, in words; None where none does."""
     parts = source.split("/")
     names = {*parts, *("/".join(parts[:end]) for end in range(1, len(parts) + 1))}
     for pattern in exclude:
@@ -115,5 +117,10 @@ def _judge(path: Path, source: str, root: Path, exclude: Sequence[str], max_byte
     elif reason is None and not stat.S_ISREG(status.st_mode):
         reason = "not a regular file"
     elif reason is None and status.st_size > max_bytes:
-        reason = f"oversized: {status.st_size / 2**20:,.1f} MiB, the limit is {max_bytes / 2**20:,.1f} MiB"
+        reason = oversized(status.st_size, max_bytes)
     return Found(source, path, status.st_size, reason)
+
+
+def oversized(size: int, max_bytes: int) -> str:
+    """Why a file of that many bytes is not read."""
+    return f"oversized: {size / 2**20:,.1f} MiB, the limit is {max_bytes / 2**20:,.1f} MiB"

@@ -115,7 +115,7 @@ class _Child:
         timer = Timer(self._limits.seconds, stop)
         timer.start()
         try:
-            request = json.dumps({"path": str(found.path), "source": found.source})
+            request = json.dumps({"path": str(found.path), "source": found.name or found.source})
             process.stdin.write(request.encode("ascii") + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
@@ -185,7 +185,7 @@ def _result(found: Found, reply: dict[str, Any]) -> ReadResult:
     """What the child answered, as records again."""
     documents = tuple(
         Document.new(
-            document["source"],
+            found.source,
             document["title"],
             document["text"],
             document["metadata"],

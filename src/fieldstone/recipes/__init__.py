@@ -16,6 +16,7 @@ from fieldstone.errors import SettingsError
 from fieldstone.examples import write_lines
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
+from fieldstone.read.resources import Server, add_resources
 from fieldstone.recipes.build import Build
 from fieldstone.recipes.trackers import check_tracker
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
@@ -154,11 +155,11 @@ def run_steps(
 def update(
     workspace: Workspace,
     settings: Settings,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Server],
     progress: Progress = silent,
     only: Collection[Path] | None = None,
 ) -> Built:
-    """Bring a workspace up to date with these files and folders, by the upkeep steps of its recipe.
+    """Bring a workspace up to date with these files, folders and MCP servers, by the steps of its upkeep.
 
     With `only`, as in `add_files`, nothing else in them is looked at.
     """
@@ -185,7 +186,7 @@ def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
 
 def _run(
     steps: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[Path | Server],
     workspace: Workspace,
     settings: Settings,
     progress: Progress,
@@ -234,6 +235,9 @@ def _kept(workspace: Workspace, name: str, given: Sequence[Question]) -> Sequenc
 def _read(build: Build) -> dict[str, Any]:
     added = build.added
     for path in build.paths:
+        if isinstance(path, Server):
+            added = _joined(added, add_resources(build.library, path, build.settings.read, build.progress))
+            continue
         settings, ours = build.settings.read, build.workspace.path.resolve()
         if ours.is_relative_to(folder := path.resolve()):  # what we write is not what we read
             own = escape(ours.relative_to(folder).as_posix())
@@ -241,7 +245,7 @@ def _read(build: Build) -> dict[str, Any]:
         added = _joined(added, add_files(build.library, path, settings, build.progress, build.only))
     build.added = added
     return {
-        "paths": [str(path.resolve()) for path in build.paths],
+        "paths": [p.address if isinstance(p, Server) else str(p.resolve()) for p in build.paths],
         "settings": build.settings.read.model_dump(mode="json"),
         "read": len(added.read),
         "unchanged": added.unchanged,

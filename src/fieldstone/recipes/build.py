@@ -23,6 +23,7 @@ from fieldstone.models import Encoder, Generator, Reranker, load_encoder, load_g
 from fieldstone.models.towers import passage_model
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added
+from fieldstone.read.resources import Server
 from fieldstone.records import Example, fingerprint
 from fieldstone.settings import Settings
 from fieldstone.split import VERSION
@@ -48,7 +49,7 @@ class Build:
     """
 
     workspace: Workspace
-    paths: Sequence[Path]
+    paths: Sequence[Path | Server]
     settings: Settings
     library: Library
     progress: Progress = silent

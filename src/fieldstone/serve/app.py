@@ -16,6 +16,7 @@ from fieldstone.recipes import choose_settings
 from fieldstone.serve import api, chat, documents, health, opinions, problems
 from fieldstone.serve.engine import Engine
 from fieldstone.serve.guard import Guard
+from fieldstone.serve.mcp import mount_mcp
 from fieldstone.serve.served import Access, Served
 from fieldstone.settings import ServeSettings
 
@@ -67,6 +68,7 @@ def create_app(
     told: dict[int | str, dict[str, Any]] = {status: {"model": problems.Problem} for status in ("4XX", "5XX")}
     for routes in (api.routes, documents.routes, opinions.routes, chat.routes, health.routes):
         app.include_router(routes, responses=told, dependencies=[Depends(HTTPBearer(auto_error=False))])
+    mount_mcp(app, engines, access)
     if limits.origins:
         app.add_middleware(
             CORSMiddleware,
