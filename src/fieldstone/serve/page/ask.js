@@ -40,6 +40,8 @@ function ask() {
   now.log.append(turn.node);
   $("question").value = "";
   grow();
+  closeSource(false);
+  if (matchMedia("(hover: none)").matches) $("question").blur(); // or a phone's keyboard hides the answer
   run(turn);
   turn.node.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
@@ -209,7 +211,7 @@ function showRate(turn) {
   node.querySelector(".rate").setAttribute("aria-label", "Is this right?");
   label(good, reply.abstained ? "Right: it is not in the documents" : "Right");
   label(bad, reply.abstained ? "Wrong: it is in the documents" : "Wrong");
-  form.querySelector("span").textContent = reply.abstained ? "What did you expect, and where does it stand?" : "What is the right answer?";
+  form.querySelector("span").textContent = reply.abstained ? "Which answer did you expect?" : "What is the right answer?";
   const tell = async (button, feedback, thanks) => {
     const told = node.querySelector(".thanks");
     try {
@@ -232,6 +234,7 @@ function showRate(turn) {
     field.focus();
     await tell(bad, { good: false }, "");
   };
+  node.querySelector(".expect").onclick = bad.onclick;
   form.onsubmit = async (event) => {
     event.preventDefault();
     const correction = field.value.trim();

@@ -97,6 +97,7 @@ function rowOf(file) {
   button.onclick = () => remove(file.source, button);
   last.append(button);
   row.append(name, ...cells.map((text, i) => element("td", text, i ? "number" : "")), last);
+  if (file.state !== "unread") row.children[3].dataset.unit = file.passages === 1 ? "passage" : "passages";
   return row;
 }
 

@@ -4,15 +4,15 @@ import { clone, element, placeOf } from "./dom.js";
 import { openSource } from "./source.js";
 
 const WHY = {
-  dense: "how near in meaning",
-  lexical: "how many rare words are shared",
-  fused: "both together",
-  likelihood: "how well the question follows from the passage, as the generator sees it",
-  "cross-encoder": "how well the passage answers, as the reranker sees it",
+  lexical: "lexical says how many words are shared, rare ones above all",
+  dense: "dense how near they are in meaning",
+  fused: "fused both together",
+  likelihood: "likelihood how well the question follows from the passage",
+  "cross-encoder": "cross-encoder what the reranker says",
 };
 
 // As many digits as tell scores apart.
-const figure = (score) => score.toFixed(Math.abs(score) >= 10 ? 1 : Math.abs(score) >= 0.1 ? 2 : 3);
+const figure = (score) => score.toFixed(Math.abs(score) >= 10 ? 1 : Math.abs(score) >= 0.1 ? 2 : 3).replace("-", "−");
 
 // name -> [lowest, highest]: a bar compares the passages within one search. Log-likelihoods have no zero.
 function spans(hits) {
@@ -27,11 +27,8 @@ function spans(hits) {
 }
 
 export function legendOf(hits) {
-  const names = [...spans(hits).keys()];
-  return names.length
-    ? `The best come first. ${names.map((name) => `${name}: ${WHY[name] ?? "another search"}`).join("; ")}. ` +
-        "A bar compares the passages within one search."
-    : "The best come first.";
+  const said = [...spans(hits).keys()].map((name) => WHY[name] ?? name);
+  return said.length ? `The best come first. A bar compares the passages within one search: ${said.join(", ")}.` : "The best come first.";
 }
 
 // Fill `list` with hits. `cited` maps a passage's id to the number of its citation.

@@ -1,7 +1,7 @@
 // The source of a citation or passage: its document's text with the place marked, beside the answer or over it.
 
 import { get, Problem } from "./api.js";
-import { $, element, placeOf, say, sentence } from "./dom.js";
+import { $, element, placeOf, say } from "./dom.js";
 
 const AROUND = 4000; // characters shown before and after the place; more on demand
 const narrow = matchMedia("(max-width: 61.99rem)");
@@ -40,17 +40,18 @@ function show(focus) {
   if (pane.open && modal !== narrow.matches) pane.close();
   if (!pane.open) {
     $("text").replaceChildren(element("p", "Opening…", "soft"));
-    if (narrow.matches) pane.showModal();
-    else if (focus) pane.show();
-    else pane.setAttribute("open", ""); // unlike show(), this leaves the focus where it is
     document.body.classList.add("beside");
+    if (narrow.matches) pane.showModal();
+    else pane.setAttribute("open", ""); // show() would move the focus, and the page with it
   }
   if (focus) $("source-title").focus({ preventScroll: true });
 }
 
-export function closeSource() {
+// Says whether there was one to close; the focus goes back to what opened it, if it is to.
+export function closeSource(back = true) {
   const pane = $("source");
   if (!pane.open) return false;
+  if (!back) shown.opener = null;
   pane.close();
   return true;
 }
@@ -123,7 +124,7 @@ function lineTo(text, at) {
   return line < 0 || line > at + AROUND ? Math.min(at, text.length) : line;
 }
 
-$("close").onclick = closeSource;
+$("close").onclick = () => closeSource();
 $("before").onclick = () => step(-1);
 $("after").onclick = () => step(1);
 $("source").onclose = () => {
