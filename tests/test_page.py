@@ -43,19 +43,27 @@ def test_the_files_of_the_page(harbour):
         assert "default-src 'self'" in page.headers["content-security-policy"]
         assert "unsafe" not in page.headers["content-security-policy"]
         named = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
-        imported = {f"page/{name}" for name in re.findall(r'from "\./(.+?)"', client.get("/page/ask.js").text)}
+        imported = {
+            f"page/{name}" for name in re.findall(r'from "\./(.+?)"', client.get("/page/ask.js").text)
+        }
         assert {"page/app.js", "page/style.css", "page/icon.svg"} <= set(named)
         assert "page/api.js" in imported
         for path in {*named, *imported}:
             got = client.get(path)
-            assert got.headers["content-type"].split(";")[0] in ("text/javascript", "text/css", "image/svg+xml")
+            assert got.headers["content-type"].split(";")[0] in (
+                "text/javascript",
+                "text/css",
+                "image/svg+xml",
+            )
             assert got.headers["cache-control"] == "no-cache"
             again = client.get(path, headers={"If-None-Match": got.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
             assert client.head(path).status_code == 200
         assert client.get("/page/__init__.py").status_code == 404
         assert client.get("/page/..%2F..%2Fapp.py").status_code == 404
-        assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text), "inline code"
+        assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text), (
+            "inline code"
+        )
 
 
 # -- in a browser
@@ -143,7 +151,8 @@ def test_what_is_found_and_why(browser, harbour):
         first = page.locator(last(".found .hits > li")).first
         assert "berths/berth-7.md" in first.inner_text()
         assert "cited as 1" in first.inner_text()
-        assert {its.split()[0] for its in first.locator(".scores li").all_inner_texts()} == {"lexical", "dense", "fused"}
+        scores = first.locator(".scores li").all_inner_texts()
+        assert {its.split()[0] for its in scores} == {"lexical", "dense", "fused"}
         first.locator(".place").click()
         page.wait_for_selector("#text mark")
         assert page.inner_text("#text mark") == TEXTS["berths/berth-7.md"], "of a passage all is marked"
@@ -218,10 +227,13 @@ def test_a_text_that_comes_in_pieces_and_is_stopped(browser, tmp_path):
 def test_too_much_to_do(browser, tmp_path):
     """The page says how long to wait, and asks again when told to."""
     workspace = workspace_of(tmp_path / "busy", TEXTS, **WATCHED, serve={"queue": 1, "batch": 1})
-    asked = {"question": CRANE}
     with running(workspace) as address, opened(browser, address, allowed=["429"]) as page:
         GENERATOR.hold()
-        waiting = [threading.Thread(target=httpx.post, args=(f"{address}/api/ask",), kwargs={"json": asked, "timeout": 30}) for _ in range(2)]
+
+        def asks():
+            httpx.post(f"{address}/api/ask", json={"question": CRANE}, timeout=30)
+
+        waiting = [threading.Thread(target=asks) for _ in range(2)]
         waiting[0].start()
         assert GENERATOR.reached.wait(10)
         waiting[1].start()
@@ -229,7 +241,9 @@ def test_too_much_to_do(browser, tmp_path):
             while 'kind="answers",workspace="busy"} 1.0' not in client.get("/metrics").text:
                 pass
         ask(page, CRANE)
-        assert re.search(r"requests are waiting already; ask again in \d+ s\.$", page.inner_text(last(".failed p")))
+        assert re.search(
+            r"requests are waiting already; ask again in \d+ s\.$", page.inner_text(last(".failed p"))
+        )
         assert re.match(r"Ask again in \d+ s$", page.inner_text(last(".failed button")))
         assert page.is_disabled(last(".failed button"))
         GENERATOR.go()
@@ -255,7 +269,8 @@ def test_a_key_is_asked_for(browser, tmp_path):
     keys.make_key(file, "other", ("elsewhere",))
     token = keys.make_key(file, "reader", ("locked",))
     workspace = workspace_of(tmp_path / "locked", TEXTS)
-    with running(workspace, access=keys.Keys(file)) as address, opened(browser, address, allowed=["401", "403"]) as page:
+    served = running(workspace, access=keys.Keys(file))
+    with served as address, opened(browser, address, allowed=["401", "403"]) as page:
         page.wait_for_selector("#key[open]")
         page.keyboard.type("no such key")
         page.keyboard.press("Enter")
@@ -277,7 +292,8 @@ def test_a_key_is_asked_for(browser, tmp_path):
 
 @slow
 def test_documents_are_added_searched_and_removed(browser, tmp_path):
-    with running(workspace_of(tmp_path / "own", TEXTS)) as address, opened(browser, address, "#documents", allowed=["400"]) as page:
+    served = running(workspace_of(tmp_path / "own", TEXTS))
+    with served as address, opened(browser, address, "#documents", allowed=["400"]) as page:
         page.wait_for_selector("#list tbody tr")
         assert page.locator("#list tbody tr").count() == len(TEXTS)
         lines = "The lamp of Grey Head is lit at six. " * 40
@@ -317,8 +333,9 @@ def test_documents_are_added_searched_and_removed(browser, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out(browser, harbour, scheme, width):
     look = os.environ.get("FIELDSTONE_LOOK")
-    how = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme, "is_mobile": width < 500, "has_touch": width < 500}
-    with opened(browser, os.environ.get("FIELDSTONE_LOOK_AT", harbour), **how) as page:
+    phone = width < 500
+    how = {"color_scheme": scheme, "is_mobile": phone, "has_touch": phone}
+    with opened(browser, harbour, viewport={"width": width, "height": 844}, **how) as page:
 
         def looked_at(part):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -330,7 +347,7 @@ def test_nothing_sticks_out(browser, harbour, scheme, width):
         looked_at("answer")
         page.click(last(".chip"))
         page.wait_for_selector("#text mark")
-        assert page.locator("#source").evaluate("its => its.matches(':modal')") == (width < 500)
+        assert page.locator("#source").evaluate("its => its.matches(':modal')") == phone
         looked_at("source")
         page.keyboard.press("Escape")
         page.click(last("summary"))

@@ -9,6 +9,9 @@ FieldstoneError
 │   └── EndpointError a model server does not answer, or answers nonsense
 ├── QuestionsError    a file of questions cannot be read
 ├── GradesError       answers to grade, or their grades, cannot be read
+├── RequestError      a server turns a request down
+│   ├── Busy          it has too much to do
+│   └── NotReady      it loads its models, or stops
 └── MissingExtra      an optional package is not installed
 """
 
@@ -54,6 +57,45 @@ class QuestionsError(FieldstoneError):
 
 class GradesError(FieldstoneError):
     """Answers to grade, or their grades, cannot be read."""
+
+
+class RequestError(FieldstoneError):
+    """A server turns a request down.
+
+    `status` is that of HTTP, `code` a word for programs, `param` the field of the request that is to blame,
+    and `seconds` how long to wait before it is worth asking again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request",
+        param: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.seconds = status, code, param, seconds
+
+
+class Busy(RequestError):
+    """The server has too much to do to take in more."""
+
+    def __init__(self, waiting: int, seconds: float) -> None:
+        super().__init__(
+            f"{waiting} requests are waiting already; ask again in {seconds:.0f} s",
+            status=429,
+            code="busy",
+            seconds=seconds,
+        )
+
+
+class NotReady(RequestError):
+    """The server cannot answer at the moment: it loads its models, or stops."""
+
+    def __init__(self, message: str, seconds: float = 2.0) -> None:
+        super().__init__(message, status=503, code="not_ready", seconds=seconds)
 
 
 class MissingExtra(FieldstoneError):

@@ -87,6 +87,25 @@ class FileRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FileState:
+    """How far a file has come: its size in bytes, its type, what it gave, how much of that has a vector.
+
+    `reason` says why it gives no text, `warnings` what of it gave none.
+    """
+
+    source: str
+    root: str
+    size: int
+    reason: str | None
+    warnings: tuple[str, ...]
+    type: str
+    documents: int
+    unsplit: int
+    passages: int
+    embedded: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """How far something that follows the library has come."""
 
@@ -206,8 +225,11 @@ class Library:
         return dict(self._db.execute("SELECT label, path FROM roots"))
 
     def add_root(self, label: str, path: str) -> None:
-        """Remember a folder."""
-        self._db.execute("INSERT INTO roots VALUES (?, ?)", (label, path))
+        """Remember a folder, or where it has gone to."""
+        self._db.execute(
+            "INSERT INTO roots VALUES (?, ?) ON CONFLICT(label) DO UPDATE SET path = excluded.path",
+            (label, path),
+        )
 
     def files(self) -> dict[str, FileRow]:
         """Source -> what is known of each file, in order of source."""
@@ -218,6 +240,26 @@ class Library:
             source: FileRow(source, root, content, reader, size, reason, tuple(json.loads(warnings)))
             for source, root, content, reader, size, reason, warnings in rows
         }
+
+    def file_states(self, after: str = "", most: int = -1) -> list[FileState]:
+        """How far each file has come, in order of source, those behind `after`, at most so many."""
+        rows = self._db.execute(
+            """SELECT files.source, root, size, reason, warnings,
+                      coalesce((SELECT json_extract(metadata, '$.type') FROM documents
+                                 WHERE documents.source = files.source LIMIT 1), ''),
+                      count(documents.id), coalesce(sum(documents.id IS NOT NULL AND split IS NULL), 0),
+                      coalesce(sum((SELECT count(*) FROM passages WHERE document = documents.id)), 0),
+                      coalesce(sum((SELECT count(*) FROM passages JOIN vectors ON passage = row
+                                     WHERE document = documents.id AND encoder =
+                                           (SELECT value FROM meta WHERE key = 'encoder'))), 0)
+                 FROM files LEFT JOIN documents ON documents.source = files.source
+                WHERE files.source > ? GROUP BY files.source ORDER BY files.source LIMIT ?""",
+            (after, most),
+        )
+        return [
+            FileState(source, root, size, reason, tuple(json.loads(warnings)), *rest)
+            for source, root, size, reason, warnings, *rest in rows
+        ]
 
     def put_file(self, file: FileRow, documents: Iterable[Document]) -> None:
         """Keep a file and its documents in the place of what its source held, in one transaction."""

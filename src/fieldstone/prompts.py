@@ -63,8 +63,9 @@ REFUSAL = "unanswerable"
 # A small model copies a layout of placeholders ("[number]") as it stands, so the form is shown filled in.
 TOGETHER = (
     "You answer questions from numbered passages. First write the number of the passage that answers the "
-    "question, then the answer, as short as it can be and in the words of the passage. If no passage answers "
-    "it, write 0 and no answer. Where passage 3 says that the gate is blue, the reply to the question what "
+    "question, then the answer, as short as it can be and in the words of the passage. Where the passage is "
+    "in another language than the question, the answer is in that of the question. If no passage answers it, "
+    "write 0 and no answer. Where passage 3 says that the gate is blue, the reply to the question what "
     "colour it has is:\n\n### Reference\n3\n\n### Answer\nblue"
 )
 
@@ -343,6 +344,29 @@ def parse_rating(reply: str) -> float | None:
     return score if 0 <= score <= 10 else None
 
 
+REWRITE = (
+    "You are given a conversation and the question that comes next. Write this question so that somebody can "
+    "answer it who has not read the conversation: put in what it refers to or leaves out, in the words of "
+    "the conversation, and nothing else. Do not answer it. Keep its language. If it can be understood by "
+    "itself already, write it as it is. Reply with the question alone."
+)
+
+
+def rewrite_prompt(turns: Sequence[tuple[str, str]], question: str) -> Prompt:
+    """A follow-up to these questions and answers, for a model that makes it self-contained."""
+    shown = "".join(f"Question: {_line(asked)}\nAnswer: {_line(answer)}\n\n" for asked, answer in turns)
+    return Prompt(text=f"{shown}Next question: {_line(question)}", system=REWRITE, chat=True)
+
+
+def parse_rewritten(reply: str) -> str:
+    """The question of a reply to `rewrite_prompt`: its first line, without label and quotation marks."""
+    lines = [line.strip() for line in _THOUGHT.sub("", reply).splitlines() if line.strip()]
+    written = _LABEL.sub("", lines[0]) if lines else ""
+    if len(written) > 1 and written[0] in "\"'“" and written[-1] in "\"'”":
+        written = written[1:-1]
+    return written.strip()
+
+
 # Made-up answers with their verdicts, as many of the one as of the other: a small model leans to what it saw.
 GRADED = """Question: When is the museum closed?
 Right answer: Mondays
@@ -406,6 +430,7 @@ SPELLINGS = 10
 """So many right answers are shown to a judge: some questions have fifty."""
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_LABEL = re.compile(r"^\W*(?:next |rewritten |self-contained )?question\W*:[\s*]*", re.IGNORECASE)
 _SAID = {
     "yes": True, "right": True, "correct": True, "true": True,
     "no": False, "wrong": False, "incorrect": False, "false": False,

@@ -328,6 +328,23 @@ class SearchTuning(_Branch):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
 
 
+class ServeSettings(_Branch):
+    """How a workspace is served; of several, the first one's settings count."""
+
+    host: str = Field("127.0.0.1", description="address to listen at; beyond this machine it takes keys")
+    port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
+    queue: int = Field(64, ge=1, description="questions that may wait; the next is told to come back later")
+    batch: int = Field(8, ge=1, description="questions answered together; searches: eight times as many")
+    seconds: float = Field(120, gt=0, description="that a request may take")
+    upload_megabytes: float = Field(50, gt=0, description="of the files that are uploaded in one request")
+    history_tokens: int = Field(
+        512, ge=0, description="of the conversation so far that a follow-up question is understood by"
+    )
+    origins: tuple[str, ...] = Field(
+        (), description="other addresses whose pages may ask: https://intranet.example (CORS)"
+    )
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -349,6 +366,7 @@ class Settings(_Branch):
     generator: GeneratorTuning = GeneratorTuning()
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()
+    serve: ServeSettings = ServeSettings()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:

@@ -7,7 +7,7 @@ to read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fieldstone.answer.readings import WAYS, Reading, cited_readings, grounding
@@ -29,6 +29,9 @@ SEARCH_DEPTH = 10
 """Passages that a search for an answer gives at least: what is shown, though fewer are read."""
 
 QUOTE_CHARACTERS = 400
+
+Told = Callable[[Sequence[Sequence[Hit]]], None]
+"""Called with the hits of each question as soon as they are known, before they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,12 @@ def read(
     questions: Sequence[str],
     filter: Filter | None = None,
     without: Sequence[str | None] | None = None,
+    told: Told | None = None,
 ) -> list[Read]:
     """What is found for each question and read out of it, before it is decided whether to trust it.
 
-    `without` names for each question a passage that must not be found.
+    `without` names for each question a passage that must not be found; `told` hears early what is found,
+    unless the model searches by itself.
     """
     if not questions:
         return []
@@ -95,6 +100,8 @@ def read(
     if without is not None:
         found = [[h for h in hits if h.passage.id != out] for hits, out in zip(found, without, strict=True)]
     searched = time.perf_counter()
+    if told is not None:
+        told(found)
     settings, shown = system.settings.answer, [hits[: system.settings.answer.passages] for hits in found]
     texts = system.index.library.passage_texts(hit.passage for hits in shown for hit in hits)
     readings = WAYS[reading](system.generator, questions, shown, texts, settings.max_tokens)
@@ -130,20 +137,24 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
     return known, grounding(best.text, text)
 
 
-def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
-    """The answer's text in pieces as it is written, then the whole Answer.
+def stream_answer(
+    system: System, question: str, filter: Filter | None = None, told: Told | None = None
+) -> Iterator[str | Answer]:
+    """The answer's text in pieces as it is written, then the whole Answer; `told` hears first what is found.
 
     Read together, the text starts to come once the reply has cited a passage that can be trusted. Read in
     another way, an answer is known only once the passages have been weighed: it comes as one piece.
     """
     if way_of_reading(system.generator, system.settings.answer) != "together":
-        whole = answer(system, [question], filter)[0]
+        whole = conclude(system, read(system, [question], filter, told=told)[0])
         yield whole.text
         yield whole
         return
     began = time.perf_counter()
     hits = _find(system, [question], filter)[0]
     searched = time.perf_counter()
+    if told is not None:
+        told([hits])
     shown = hits[: system.settings.answer.passages]
     texts = system.index.library.passage_texts(hit.passage for hit in shown)
     prompt = together_prompt([texts[hit.passage.id] for hit in shown], question)

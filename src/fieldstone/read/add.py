@@ -101,7 +101,8 @@ def _place(library: Library, path: Path) -> tuple[str, str, Path]:
         raise ReadError(str(path), "no such file or folder; check the path") from None
     folder = at if at.is_dir() else at.parent
     roots = library.roots()
-    label = next((label for label, root in roots.items() if at.is_relative_to(root)), None)
+    above = [label for label, root in roots.items() if at.is_relative_to(root)]
+    label = max(above, key=lambda label: len(roots[label]), default=None)  # the nearest one
     if label is None:
         label = "" if not roots else folder.name
         if label in roots:

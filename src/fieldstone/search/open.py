@@ -25,3 +25,10 @@ def open_index(workspace: Workspace, settings: Settings, generator: Generator | 
     if how.rerank == "cross-encoder":
         reranker = load_reranker(models.reranker, device=device, threads=threads)
     return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
+
+
+def index_for_another_thread(workspace: Workspace, index: Index) -> Index:
+    """The same indexes over a connection of their own; they share encoder and vectors, and rerank nothing."""
+    library = workspace.library()
+    dense = index.dense.over(library) if index.dense else None
+    return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense)

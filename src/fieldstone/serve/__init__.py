@@ -1,0 +1,1 @@
+"""A workspace served: over HTTP, to many at once, for as long as its documents change."""

@@ -1,0 +1,114 @@
+"""What the routes share: which workspaces are served, who may see which, how long a request may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from fastapi import Depends, Request, Response
+from pydantic_core import to_json
+
+from fieldstone.errors import RequestError
+from fieldstone.serve.engine import Engine, Reply
+from fieldstone.serve.upkeep import Upkeep
+from fieldstone.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fieldstone.serve.health import Metrics
+
+
+class Access(Protocol):
+    """Who may do what: `fieldstone.serve.keys.Keys`, say."""
+
+    def allows(self, token: str | None, workspace: str, admin: bool = False) -> bool:
+        """Whether this token opens the workspace of that name, as `admin` or to read."""
+        ...
+
+
+class Served:
+    """The workspaces by name, the first one the default; without `access` they are open to everyone."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        access: Access | None,
+        settings: ServeSettings,
+        upkeep: Mapping[str, Upkeep],
+        metrics: Metrics,
+    ) -> None:
+        self.engines, self.access, self.settings = dict(engines), access, settings
+        self.upkeep, self.metrics = dict(upkeep), metrics
+
+    def engine(self, request: Request, workspace: str | None, *, admin: bool = False) -> Engine:
+        """The workspace that a request is about; without a name the first one that the asker's key opens.
+
+        Raises RequestError where there is none of that name, or where the key does not open it.
+        """
+        token = _token(request)
+        if workspace is None:
+            opened = self.opened(request, admin=admin)
+            if opened:
+                return opened[0]
+        elif self.access is None or self.access.allows(token, workspace, admin):
+            if workspace in self.engines:
+                return self.engines[workspace]
+            known = ", ".join(engine.name for engine in self.opened(request))
+            raise RequestError(
+                f"there is no workspace {workspace[:100]!r} here; there is {known}",
+                status=404,
+                code="no_such_workspace",
+                param="workspace",
+            )
+        if not token or not self.opened(request):
+            raise RequestError(
+                "this needs a key: send it as Authorization: Bearer KEY" if not token else "no such key",
+                status=401,
+                code="invalid_api_key",
+            )
+        raise RequestError(
+            "this key may only read" if admin else "this key does not open that workspace",
+            status=403,
+            code="not_allowed",
+        )
+
+    def time(self) -> asyncio.Timeout:
+        """A block that may take as long as a request may; TimeoutError where it takes longer."""
+        return asyncio.timeout(self.settings.seconds)
+
+    def answered(self, workspace: str, got: Reply) -> None:
+        """Take note of an answer."""
+        self.metrics.answered(workspace, got)
+
+    def stop(self) -> None:
+        """Turn down what waits and what comes, so that what is under way can end."""
+        for engine in self.engines.values():
+            engine.stop()
+        for upkeep in self.upkeep.values():
+            upkeep.stop()
+
+    def opened(self, request: Request, *, admin: bool = False) -> list[Engine]:
+        """The workspaces that the asker's key opens."""
+        if self.access is None:
+            return list(self.engines.values())
+        token = _token(request)
+        return [e for name, e in self.engines.items() if self.access.allows(token, name, admin)]
+
+
+def _token(request: Request) -> str | None:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() or None if kind.lower() == "bearer" else None
+
+
+def _served(request: Request) -> Served:
+    served: Served = request.app.state.served
+    return served
+
+
+Here = Annotated[Served, Depends(_served)]
+"""What is served, as a route asks for it."""
+
+
+def reply(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON reply that is sent as it is."""
+    return Response(to_json(body), status, dict(headers or {}), "application/json")
