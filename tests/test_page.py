@@ -84,7 +84,7 @@ def browser():
 
 @contextmanager
 def opened(browser, address, at="", allowed=(), **how):
-    """The page in a browser of its own; it asks no other host, and complains of nothing but what is `allowed`."""
+    """The page in a browser of its own. It asks no other host, and complains of nothing that is not allowed."""
     how = {"viewport": {"width": 1280, "height": 844}, "reduced_motion": "reduce"} | how
     context = browser.new_context(**how)
     page = context.new_page()
