@@ -15,7 +15,16 @@ import fieldstone
 SOURCE = Path(fieldstone.__file__).parent
 
 FOUNDATION = {"atomic", "records", "errors", "settings", "progress", "quotes"}
-GROUND = FOUNDATION | {"models", "library", "search", "workspace", "prompts", "examples", "in_use"}
+GROUND = FOUNDATION | {
+    "models",
+    "library",
+    "search",
+    "workspace",
+    "prompts",
+    "examples",
+    "in_use",
+    "feedback",
+}
 STEPS = {"read", "split", "synthesize", "tune", "evaluate", "gate", "answer"}
 ABOVE = {"recipes", "serve", "federate", "doctor"}
 STEPS_OF_STEPS = {("evaluate", "answer"), ("gate", "evaluate"), ("tune", "search")}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fieldstone.errors import WorkspaceError
-from fieldstone.library import SCHEMA_VERSION, FileRow, Library
+from fieldstone.library import ANSWERS, MIGRATIONS, SCHEMA_VERSION, FileRow, Library
 from fieldstone.models import load_encoder
 from fieldstone.records import Document, Heading, Passage
 from fieldstone.search.embed import embed_library
@@ -367,7 +367,50 @@ def test_a_file_that_is_no_database_says_what_to_type(tmp_path, content):
         Library(path)
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_library_of_the_first_schema_is_brought_up_to_date(tmp_path):
+    """Without loss: what is in it, byte by byte, and what follows it."""
+    library = make_library(tmp_path, embedded=True)
+
+    def all_of(library):
+        tables = ("meta", "roots", "files", "documents", "passages", "vectors", "removed")
+        return [library._db.execute(f"SELECT * FROM {table}").fetchall() for table in tables], library.mark()
+
+    before = all_of(library)
+    library.close()
+    with sqlite3.connect(tmp_path / "library.db") as db:
+        db.execute("DROP TABLE answers")
+        db.execute("PRAGMA user_version = 1")
+    reader = Library(tmp_path / "library.db")
+    beside = Library(tmp_path / "library.db")
+    for opened in (reader, beside):
+        assert all_of(opened) == before
+        assert list(opened.answers()) == []
+    beside.put_answers([("a", "2026-01-01", "{}")], 1)
+    assert list(reader.answers()) == [("{}", None, None)]
+    schema = "SELECT sql FROM sqlite_master ORDER BY name"
+    fresh = Library(tmp_path / "fresh.db", create=True)
+    assert reader._db.execute(schema).fetchall() == fresh._db.execute(schema).fetchall()
+    for opened in (reader, beside, fresh):
+        opened.close()
+
+
+def test_a_kill_while_the_schema_is_changed_leaves_the_old_one(tmp_path, monkeypatch):
+    make_library(tmp_path).close()
+    with sqlite3.connect(tmp_path / "library.db") as db:
+        db.execute("DROP TABLE answers")
+        db.execute("PRAGMA user_version = 1")
+    script = f"{ANSWERS}SELECT 1 FROM nowhere;\n"
+    with monkeypatch.context() as broken:
+        broken.setitem(MIGRATIONS, 1, script)
+        with pytest.raises(WorkspaceError, match="nowhere"):
+            Library(tmp_path / "library.db")
+    library = Library(tmp_path / "library.db")
+    assert list(library.answers()) == []
+    assert len(library.passages()) >= len(TEXTS)
+    library.close()
+
+
+@pytest.mark.parametrize("version", [-1, SCHEMA_VERSION + 1])
 def test_another_schema_says_what_to_type_and_that_works(tmp_path, version):
     home = tmp_path / "handbook"
     make_library(home).close()

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fieldstone.answer import open_system as open_system
     from fieldstone.answer import stream_answer as stream_answer
     from fieldstone.errors import EndpointError as EndpointError
+    from fieldstone.errors import FeedbackError as FeedbackError
     from fieldstone.errors import FieldstoneError as FieldstoneError
+    from fieldstone.errors import KeysError as KeysError
     from fieldstone.errors import MissingExtra as MissingExtra
     from fieldstone.errors import ModelError as ModelError
     from fieldstone.errors import QuestionsError as QuestionsError
@@ -91,6 +93,8 @@ _HOMES = {
         "ModelError",
         "EndpointError",
         "QuestionsError",
+        "FeedbackError",
+        "KeysError",
         "MissingExtra",
     ),
 }

@@ -9,6 +9,8 @@ FieldstoneError
 │   └── EndpointError a model server does not answer, or answers nonsense
 ├── QuestionsError    a file of questions cannot be read
 ├── GradesError       answers to grade, or their grades, cannot be read
+├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
+├── KeysError         the keys of a server cannot be read, written or found
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
@@ -59,6 +61,12 @@ class GradesError(FieldstoneError):
     """Answers to grade, or their grades, cannot be read."""
 
 
+class FeedbackError(FieldstoneError):
+    """Feedback cannot be kept, or decisions about it cannot be read."""
+
+
+class KeysError(FieldstoneError):
+    """The keys of a server cannot be read, written or found."""
 class RequestError(FieldstoneError):
     """A server turns a request down.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,23 @@ from numpy.typing import NDArray
 from fieldstone.errors import WorkspaceError
 from fieldstone.records import Document, Heading, Passage, with_context
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+ANSWERS = """
+CREATE TABLE answers (
+    id TEXT PRIMARY KEY,
+    time TEXT NOT NULL,         -- when it was given: ISO, UTC
+    given TEXT NOT NULL,        -- JSON: what was asked and answered
+    said TEXT,                  -- JSON: what somebody said of it
+    review TEXT                 -- JSON: what a reviewer decided
+);
+CREATE INDEX answers_time ON answers(time) WHERE said IS NULL AND review IS NULL;
+"""
+
+SCHEMA_VERSION = 2
+MIGRATIONS = {1: ANSWERS}
+"""Schema -> what makes the next one of it; nothing that was there is touched."""
+
+SCHEMA = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE roots (label TEXT PRIMARY KEY, path TEXT NOT NULL UNIQUE);
 CREATE TABLE files (
@@ -69,6 +84,8 @@ CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
     INSERT INTO removed (row, id) VALUES (old.row, old.id);
 END;
 """
+    + ANSWERS
+)
 
 PASSAGE = 'passages.id, document, passages.text, start, "end", passages.headings, page'
 
@@ -143,6 +160,8 @@ class Library:
             if version == 0 and create:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._create()
+            elif version in MIGRATIONS:
+                self._migrate()
             elif version != SCHEMA_VERSION:
                 raise WorkspaceError(
                     f"{path} has schema {version}, this Fieldstone reads {SCHEMA_VERSION}; "
@@ -164,6 +183,14 @@ class Library:
                 self._db.execute(statement)
             self._db.execute("INSERT INTO meta VALUES ('library', ?)", (uuid.uuid4().hex,))
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _migrate(self) -> None:
+        """Bring the schema up to date; another process may be at it too."""
+        with self.transaction():
+            while script := MIGRATIONS.get(version := self._db.execute("PRAGMA user_version").fetchone()[0]):
+                for statement in _statements(script):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {version + 1}")
 
     def close(self) -> None:
         """Close the file."""
@@ -467,10 +494,50 @@ class Library:
                 "DELETE FROM vectors WHERE encoder NOT IN (SELECT value FROM json_each(?))", (kept,)
             )
 
+    # -- answers that were given, and what was said of them; their JSON is the affair of `feedback`
+
+    def put_answers(self, answers: Iterable[tuple[str, str, str]], most: int) -> None:
+        """Keep answers (id, time, JSON); of all that nobody has said anything of, the `most` newest stay."""
+        with self.transaction():
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, NULL, NULL)", answers)
+            self._db.execute(
+                """DELETE FROM answers WHERE id IN (SELECT id FROM answers
+                   WHERE said IS NULL AND review IS NULL ORDER BY time DESC, id LIMIT -1 OFFSET ?)""",
+                (most,),
+            )
+
+    def put_said(self, id_: str, said: str, given: tuple[str, str] | None = None) -> bool:
+        """Keep what was said of an answer, and the answer itself (time, JSON) where one is given.
+
+        False: there is no such answer.
+        """
+        with self.transaction():
+            if given is not None:
+                self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, NULL, NULL)", (id_, *given))
+            done = self._db.execute("UPDATE answers SET said = ? WHERE id = ?", (said, id_))
+        return done.rowcount > 0
+
+    def put_reviews(self, reviews: Mapping[str, str]) -> None:
+        """Keep what was decided about answers (id -> JSON), in one transaction; those that are gone, not."""
+        with self.transaction():
+            self._db.executemany(
+                "UPDATE answers SET review = ? WHERE id = ?",
+                [(review, id_) for id_, review in reviews.items()],
+            )
+
+    def answers(self) -> Iterator[tuple[str, str | None, str | None]]:
+        """(given, said, review) of the answers that are kept, as JSON, the newest first."""
+        yield from self._db.execute(
+            "SELECT given, said, review FROM answers ORDER BY time DESC, id"
+        ).fetchall()
+
     # -- for those who follow
 
     def version(self) -> tuple[int, int]:
-        """Changes whenever the library does, through this connection or another; cheap to ask."""
+        """Changes whenever the library does, through this connection or another; cheap to ask.
+
+        Also when an answer is kept: `mark` and the encoder in use say whether passages or vectors did.
+        """
         return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
 
     def mark(self) -> Mark:

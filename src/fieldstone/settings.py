@@ -88,6 +88,22 @@ class AnswerSettings(_Branch):
     )
 
 
+class FeedbackSettings(_Branch):
+    """What is kept of the answers that a server gives, and what is learnt from what people say of them."""
+
+    keep: Literal["nothing", "rated", "doubtful"] = Field(
+        "doubtful",
+        description="which answers are kept in the library: none; those that somebody said something of; "
+        "also those without an answer or with a citation that could not be verified",
+    )
+    most: int = Field(1000, ge=0, description="so many that nobody has said anything of are kept")
+    learn: Literal["nothing", "reviewed", "clear"] = Field(
+        "reviewed",
+        description="what the next build takes for examples: what a person has reviewed; also thumbs up with "
+        "a verified citation, and corrections that a passage holds",
+    )
+
+
 class SynthesizeSettings(_Branch):
     """How questions are written from the passages, and which are kept."""
 
@@ -359,6 +375,7 @@ class Settings(_Branch):
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
     answer: AnswerSettings = AnswerSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     instruct: InstructSettings = InstructSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     retriever: RetrieverTuning = RetrieverTuning()

@@ -17,10 +17,12 @@ from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
 from fieldstone.cli.grade import grade
+from fieldstone.cli.keys import keys
 from fieldstone.cli.options import Quiet
 from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
 from fieldstone.cli.remove import remove
+from fieldstone.cli.review import review
 from fieldstone.cli.rollback import rollback
 from fieldstone.cli.search import search
 from fieldstone.cli.status import status
@@ -68,11 +70,12 @@ app = typer.Typer(
 )
 COMMANDS = (
     build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
-    rollback, recipes, doctor,
+    review, rollback, recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(grade, name="grade")
+app.add_typer(keys, name="keys")
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldstone.errors import QuestionsError
 from fieldstone.examples import SPLITS
+from fieldstone.feedback import feedback_examples
 from fieldstone.in_use import keep_trust, reranking_model
 from fieldstone.recipes.candidates import kept_verdict, put_to_gate, settle, verdicts_of
 from fieldstone.recipes.curves import curves_of
@@ -301,6 +302,7 @@ def report(build: Build) -> dict[str, Any]:
     settings, test = build.settings, told(build.examples("test"))
     kept_back = {
         "your questions, kept back": [e for e in test if e.origin == "human"],
+        "questions from use, kept back": [e for e in test if e.origin == "feedback"],
         WRITTEN: sample([e for e in test if e.origin == "synthetic"], DEV_QUESTIONS, settings.seed),
     }
     asked = [e.id for its in kept_back.values() for e in its]
@@ -368,13 +370,17 @@ def search_mark(build: Build) -> str:
 
 
 def own_examples(build: Build) -> list[Example]:
-    """The user's questions as examples; those whose evidence is not found teach nothing."""
+    """The user's questions as examples, and what people said of answers.
+
+    Those whose evidence is not found teach nothing.
+    """
     from fieldstone.evaluate.run import judge
 
+    said = feedback_examples(build.library, build.settings.feedback.learn)
     if not build.teach:
-        return []
+        return said
     judged, _ = judge(build.library, build.teach)
-    return [
+    return said + [
         Example(
             item.question.id, item.question.question, next(iter(item.question.answers), ""),
             min(item.relevant[0]) if item.relevant else None, (),

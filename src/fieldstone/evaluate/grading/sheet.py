@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 import random
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from fieldstone.atomic import write_text
 from fieldstone.errors import GradesError
+from fieldstone.evaluate.grading.page import pieces, place_of, render_page
 from fieldstone.library import Library
-from fieldstone.quotes import find
 from fieldstone.records import Passage, fingerprint
 
 Row = Mapping[str, Any]
@@ -181,16 +178,7 @@ def render_sheet(sheet: Sheet, library: Library | None = None) -> str:
             for item in sheet.items
         ],
     }
-    script, style = _asset("sheet.js"), _asset("sheet.css")
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    for letter in "<>&\u2028\u2029":  # so that no text ends the element it stands in
-        data = data.replace(letter, f"\\u{ord(letter):04x}")
-    page = Template(_asset("sheet.html"))
-    return page.substitute(policy=policy, style=style, script=script, sheet=data)
+    return render_page(_asset("sheet.html"), _asset("sheet.css"), _asset("sheet.js"), content)
 
 
 def _rows_file(path: Path) -> Path:
@@ -256,17 +244,9 @@ def _shown(
         if passage is None:
             cited.append({"place": "", "quote": quote, "pieces": []})
             continue
-        page = [f"page {passage.page}"] if passage.page is not None else []
-        place = " › ".join([sources[passage.document_id][0], *passage.headings, *page])
-        cited.append({"place": place, "quote": quote, "pieces": list(_pieces(quote, passage.text))})
+        place = place_of(sources[passage.document_id][0], passage)
+        cited.append({"place": place, "quote": quote, "pieces": pieces(quote, passage.text)})
     return {"text": row["answer"], "abstained": row["abstained"], "cited": cited}
-
-
-def _pieces(quote: str, text: str) -> Iterator[tuple[str, bool]]:
-    start, end = next(iter(find(quote, text)), (0, 0))
-    for piece, quoted in ((text[:start], False), (text[start:end], True), (text[end:], False)):
-        if piece:
-            yield piece, quoted
 
 
 def _sheet_id(path: Path) -> str:
@@ -278,7 +258,3 @@ def _sheet_id(path: Path) -> str:
 
 def _asset(name: str) -> str:
     return (files("fieldstone.evaluate.grading") / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
