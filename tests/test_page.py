@@ -25,7 +25,11 @@ TEXTS = {
     "notices/🚢.txt": "🚢🚢 Notice. <img src=x onerror=alert(1)> The pilot boards at Knoll Light. 🚢 End.",
 }
 WATCHED = {"encoder": "watched:words", "generator": "watched:words"}
-DONE = "article:last-child .reply[aria-busy=false]"
+COUNT_PIECES = """() => {
+    window.pieces = 0;
+    const count = (changes) => changes.forEach(({ target }) => target.className === "answer" && (pieces += 1));
+    new MutationObserver(count).observe(document.body, { subtree: true, childList: true });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,7 @@ def test_what_is_found_and_why(browser, harbour):
         assert "berths/berth-7.md" in first.inner_text()
         assert "cited as 1" in first.inner_text()
         scores = first.locator(".scores li").all_inner_texts()
-        assert {its.split()[0] for its in scores} == {"lexical", "dense", "fused"}
+        assert [its.split()[0] for its in scores] == ["lexical", "dense", "fused", "likelihood"]
         first.locator(".place").click()
         page.wait_for_selector("#text mark")
         assert page.inner_text("#text mark") == TEXTS["berths/berth-7.md"], "of a passage all is marked"
@@ -161,7 +165,7 @@ def test_what_is_found_and_why(browser, harbour):
 @slow
 def test_text_of_documents_is_text(browser, harbour):
     """Neither a tag nor an emoji, which JavaScript counts as two, leads the page astray."""
-    with opened(browser, harbour) as page:
+    with opened(browser, harbour, allowed=["TrustedHTML"]) as page:
         ask(page, "Where does the pilot board?")
         page.click(last(".chip"))
         page.wait_for_selector("#text mark")
@@ -205,8 +209,9 @@ def test_a_conversation(browser, harbour):
 
 @slow
 def test_a_text_that_comes_in_pieces_and_is_stopped(browser, tmp_path):
-    workspace = workspace_of(tmp_path / "long", TEXTS, encoder="fake:words", generator="watched:long")
+    workspace = workspace_of(tmp_path / "long", TEXTS, generator="watched:long", search={"rerank": "none"})
     with running(workspace) as address, opened(browser, address) as page:
+        page.evaluate(COUNT_PIECES)
         GENERATOR.hold()
         page.fill("#question", CRANE)
         page.keyboard.press("Enter")
@@ -221,6 +226,7 @@ def test_a_text_that_comes_in_pieces_and_is_stopped(browser, tmp_path):
         assert page.inner_text(last(".answer")).startswith("Its crane lifts forty tonnes")
         assert page.is_hidden(last(".failed"))
         assert page.locator("article").count() == 1
+        assert page.evaluate("pieces") > 1
 
 
 @slow

@@ -6,6 +6,8 @@ const PLACE = "fieldstone-key";
 
 let asking = null; // a promise, while the dialog is open
 
+$("key-no").onclick = () => $("key").close();
+
 export const kept = () => sessionStorage.getItem(PLACE);
 
 // Whether a key was given; `refused`: there was one, and the server does not know it.
