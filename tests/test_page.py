@@ -18,6 +18,8 @@ from serving import GENERATOR, running, workspace_of
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 CRANE = "Which crane lifts forty tonnes?"
 NOT_THERE = "...?!"
+LOG = "\n".join(f"Day {day}: wind, rain and a grey sea." for day in range(2000))
+LOG = LOG.replace("Day 1000:", "Day 1000: a whale at the mole,")
 TEXTS = {
     "berths/berth-7.md": "Berth 7 takes ships of 9.5 m draught. Its crane lifts forty tonnes.",
     "berths/berth-8.md": "Berth 8 is closed in winter. It has no crane.",
@@ -25,17 +27,28 @@ TEXTS = {
     "notices/🚢.txt": "🚢🚢 Notice. <img src=x onerror=alert(1)> The pilot boards at Knoll Light. 🚢 End.",
 }
 WATCHED = {"encoder": "watched:words", "generator": "watched:words"}
+TWO_CITATIONS = """async () => {
+    const { post } = await import("/page/api.js");
+    const { sourceOf } = await import("/page/found.js");
+    const { openSource } = await import("/page/source.js");
+    const found = ["ferry to Gull Island", "whale at the mole"].map(async (question) => {
+        const { hits } = await post("api/search", { question, workspace: "island", k: 1 });
+        return sourceOf(hits[0]);
+    });
+    openSource(await Promise.all(found), 0, "island", null);
+}"""
 COUNT_PIECES = """() => {
     window.pieces = 0;
-    const count = (changes) => changes.forEach(({ target }) => target.className === "answer" && (pieces += 1));
-    new MutationObserver(count).observe(document.body, { subtree: true, childList: true });
+    const count = ({ target }) => target.className === "answer" && (pieces += 1);
+    new MutationObserver((changes) => changes.forEach(count)).observe(document.body, { subtree: true, childList: true });
 }"""
 
 
 @pytest.fixture(scope="module")
 def harbour(tmp_path_factory):
     path = tmp_path_factory.mktemp("page")
-    island = workspace_of(path / "island", {"ferry.md": "The ferry to Gull Island sails at noon."})
+    ferry = "The ferry to Gull Island sails at noon."
+    island = workspace_of(path / "island", {"ferry.md": ferry, "log.txt": LOG})
     with running(workspace_of(path / "harbour", TEXTS), island) as address:
         yield address
 
@@ -88,7 +101,7 @@ def browser():
 
 @contextmanager
 def opened(browser, address, at="", allowed=(), **how):
-    """The page in a browser of its own. It asks no other host, and complains of nothing that is not allowed."""
+    """The page in a browser of its own. It asks no other host and complains of nothing but what is allowed."""
     how = {"viewport": {"width": 1280, "height": 844}, "reduced_motion": "reduce"} | how
     context = browser.new_context(**how)
     page = context.new_page()
@@ -163,6 +176,35 @@ def test_what_is_found_and_why(browser, harbour):
 
 
 @slow
+def test_a_long_document_and_steps_between_citations(browser, harbour):
+    with opened(browser, harbour) as page:
+        page.select_option("#workspace", "island")
+        ask(page, "On which day was a whale at the mole?")
+        page.wait_for_selector("#text mark")
+        assert "whale" in page.inner_text("#text mark")
+        top = page.evaluate("document.querySelector('#text mark').getBoundingClientRect().top")
+        assert 100 < top < 700, "the mark is in sight"
+        assert "Day 1:" not in page.inner_text("#text")
+        for part, line in (("before", "Day 1:"), ("follows", "Day 1999:")):
+            for _ in range(3):
+                if (more := page.locator(f"#text button:has-text('{part}')")).is_visible():
+                    more.click()
+            assert line in page.inner_text("#text")
+            assert more.is_hidden()
+        assert page.inner_text("#text p") == LOG
+        page.evaluate(TWO_CITATIONS)
+        page.wait_for_selector("#text mark:has-text('ferry')")
+        assert page.inner_text("#which") == "1 of 2"
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector("#text mark:has-text('whale')")
+        assert page.inner_text("#which") == "2 of 2"
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#which") == "2 of 2"
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector("#text mark:has-text('ferry')")
+
+
+@slow
 def test_text_of_documents_is_text(browser, harbour):
     """Neither a tag nor an emoji, which JavaScript counts as two, leads the page astray."""
     with opened(browser, harbour, allowed=["TrustedHTML"]) as page:
@@ -184,9 +226,31 @@ def test_not_in_the_documents(browser, harbour):
         assert page.inner_text(last(".none h3")) == "Not in your documents"
         assert page.is_hidden(last(".answer"))
         assert page.query_selector(last(".chip")) is None
+
+
+@slow
+def test_what_people_say_of_an_answer(browser, tmp_path):
+    def kept(address):
+        return httpx.get(f"{address}/api/feedback").text
+
+    with running(workspace_of(tmp_path / "said", TEXTS)) as address, opened(browser, address) as page:
+        ask(page, CRANE)
+        page.click(last(".good"))
+        page.wait_for_selector(last(".good[aria-pressed=true]"))
+        assert CRANE in kept(address)
+        page.click(last(".bad"))
+        page.wait_for_selector(last(".bad[aria-pressed=true]"))
+        page.fill(last(".correct textarea"), "the crane of berth 7")
+        page.click(last(".correct .go"))
+        page.wait_for_selector(last(".correct"), state="hidden")
+        assert "the crane of berth 7" in kept(address)
+        ask(page, NOT_THERE)
         page.click(last(".expect"))
-        page.wait_for_selector(last(".correct:not([hidden])"))
         assert page.inner_text(last(".correct label span")) == "Which answer did you expect?"
+        page.fill(last(".correct textarea"), "it stands elsewhere")
+        page.click(last(".correct .go"))
+        page.wait_for_selector(last(".correct"), state="hidden")
+        assert "it stands elsewhere" in kept(address)
 
 
 @slow
@@ -358,7 +422,6 @@ def test_nothing_sticks_out(browser, harbour, scheme, width):
         page.keyboard.press("Escape")
         page.click(last("summary"))
         looked_at("found")
-        page.click(last(".good"))
         ask(page, NOT_THERE)
         looked_at("none")
         page.click("nav a >> text=Documents")

@@ -19,7 +19,7 @@ function showView() {
     if ((link.hash === "#documents") === documents) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (changed) closeSource();
+  if (changed) closeSource(false);
   document.body.classList.toggle("asking", !documents);
   showConversation(workspace);
   if (documents) showDocuments(workspace);
@@ -57,7 +57,7 @@ async function start() {
 
 $("workspace").onchange = () => {
   workspace = $("workspace").value;
-  closeSource();
+  closeSource(false);
   showView();
 };
 window.addEventListener("hashchange", () => {

@@ -13,7 +13,7 @@ let now = null; // the conversation that is shown
 
 export function showConversation(workspace) {
   if (now?.workspace === workspace) return;
-  closeSource();
+  closeSource(false);
   if (!conversations.has(workspace)) conversations.set(workspace, { workspace, log: element("div", "", "log"), turns: [], stopper: null });
   now = conversations.get(workspace);
   $("conversations").replaceChildren(now.log);
@@ -239,7 +239,7 @@ function showRate(turn) {
     event.preventDefault();
     const correction = field.value.trim();
     if (!correction) return field.focus();
-    if (!(await tell(form.querySelector("button"), { good: false, correction }, "Thank you, it is kept for review."))) return;
+    if (!(await tell(form.querySelector("button"), { good: false, correction }, "Thank you."))) return;
     form.hidden = true;
     bad.focus();
   };
@@ -265,7 +265,6 @@ $("question").onkeydown = (event) => {
 };
 $("new").onclick = () => {
   now.stopper?.abort();
-  closeSource();
   conversations.delete(now.workspace);
   const { workspace } = now;
   now = null;

@@ -144,7 +144,7 @@ function confirmed(title, why) {
 const STEPS = { read: "Reading", split: "Splitting", embed: "Indexing", load: "Loading" };
 
 function showProgress(progress) {
-  $("indexing").hidden = !progress;
+  $("indexing").classList.toggle("idle", !progress);
   if (!progress) return;
   const { step, done, total, unit, problem } = progress;
   const bar = $("indexing").querySelector("progress");

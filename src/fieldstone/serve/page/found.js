@@ -45,14 +45,13 @@ export function showHits(list, hits, workspace, cited = new Map()) {
       if (number) button.append(" ", element("span", `cited as ${number}`, "tag"));
       button.onclick = () => openSource([sourceOf(hit)], 0, workspace, button);
       item.querySelector(".snippet").textContent = hit.passage.text.replace(/\s+/g, " ");
-      const scores = Object.entries(hit.scores ?? {});
       item.querySelector(".scores").replaceChildren(
-        ...scores.map(([name, score]) => {
-          const [low, high] = scales.get(name);
+        ...[...scales].map(([name, [low, high]]) => {
+          const score = hit.scores[name];
           const bar = element("i");
-          bar.style.setProperty("--share", high > low ? (score - low) / (high - low) : 1);
+          bar.style.setProperty("--share", score === undefined ? 0 : high > low ? (score - low) / (high - low) : 1);
           const its = element("li", name);
-          its.append(" ", bar, " ", element("b", figure(score)));
+          its.append(" ", bar, " ", element("b", score === undefined ? "–" : figure(score)));
           return its;
         }),
       );
