@@ -67,6 +67,8 @@ class FeedbackError(FieldstoneError):
 
 class KeysError(FieldstoneError):
     """The keys of a server cannot be read, written or found."""
+
+
 class RequestError(FieldstoneError):
     """A server turns a request down.
 

@@ -25,6 +25,7 @@ from fieldstone.cli.remove import remove
 from fieldstone.cli.review import review
 from fieldstone.cli.rollback import rollback
 from fieldstone.cli.search import search
+from fieldstone.cli.serve import serve
 from fieldstone.cli.status import status
 from fieldstone.cli.synthesize import synthesize
 from fieldstone.cli.tune import tune
@@ -70,7 +71,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
-    review, rollback, recipes, doctor,
+    review, rollback, serve, recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

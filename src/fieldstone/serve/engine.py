@@ -145,6 +145,7 @@ class Engine:
                 return False
             self._opened = await apart(lambda: open_all(self.workspace, settings, mark))
             self.settings, self.problem = settings, ""
+            log.info("%s: %s", self.name, "can be asked" if before is None else "what is in use has changed")
         if before is not None and not self._stopping:
             await self._answers.between(before.system.index.library.close)
             await self._searches.between(before.index.library.close)

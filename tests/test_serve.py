@@ -1,0 +1,121 @@
+"""`fieldstone serve` as people start it: from the first second to the last, and when it is killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from fieldstone.cli.app import app
+from fieldstone.serve.keys import make_key
+from serving import until, workspace_of
+
+CRANE = {"question": "Which crane lifts forty tonnes?"}
+FERRY = b"The ferry to Gull Island sails at noon.\n"
+
+
+@contextmanager
+def started(tmp_path, *arguments, **environment):
+    """(process, a client of its address); killed at the end if it still runs."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "fieldstone.cli", "serve", *map(str, arguments), "--port", "0"]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | {"FIELDSTONE_KEYS": "/nowhere"} | environment
+        )
+    try:
+        until(lambda: "http://" in log.read_text() or process.poll() is not None, 60)
+        address = re.search(r"http://\S+:\d+", log.read_text())
+        assert address, log.read_text()
+        with httpx.Client(base_url=address[0], timeout=30) as client:
+            until(lambda: answers(client), 60)
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client):
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def refused(*arguments):
+    """What it says when it does not start."""
+    done = CliRunner(env={"FIELDSTONE_KEYS": "/nowhere"}).invoke(app, ["serve", *map(str, arguments)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert not [thread for thread in threading.enumerate() if "harbour" in thread.name]
+    return done.stderr
+
+
+def test_it_serves_until_it_is_told_to_stop(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour")
+    with started(tmp_path, workspace.path) as (process, client):
+        assert client.post("/api/ask", json=CRANE).json()["citations"]
+        assert client.get("/api/documents", headers={"host": "evil.example"}).status_code == 421
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    log = (tmp_path / "log").read_text()
+    assert log.rstrip().endswith("ended")
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("killed_at", ["acknowledged", pytest.param("working", marks=pytest.mark.slow)])
+def test_what_was_acknowledged_survives_a_kill(tmp_path, killed_at):
+    workspace = workspace_of(tmp_path / "harbour")
+    names = [f"{n}.txt" for n in range(5)]
+    files = [("file", (name, name.encode() + b": " + FERRY)) for name in names]
+    with started(tmp_path, workspace.path) as (process, client):
+        assert client.post("/api/documents", files=files).status_code == 202
+        if killed_at == "working":
+            until(
+                lambda: (
+                    "uploads/0.txt" in client.get("/api/documents?after=uploads/").text.split("progress")[0]
+                )
+            )
+        process.kill()
+        process.wait()
+    with started(tmp_path, workspace.path) as (process, client):
+        until(lambda: client.get("/api/documents").json()["progress"] is None, 60)
+        states = {its["source"]: its["state"] for its in client.get("/api/documents").json()["documents"]}
+        assert {states[f"uploads/{name}"] for name in names} == {"ready"}
+        found = client.post("/api/search", json={"question": "When does the ferry sail?", "k": 5}).json()[
+            "hits"
+        ]
+        assert {hit["source"] for hit in found} == {f"uploads/{name}" for name in names}
+
+
+def test_beyond_this_machine_it_takes_a_key(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour")
+    said = refused(workspace.path, "--host", "0.0.0.0")
+    assert "serve.host = 0.0.0.0 lets other machines in" in said
+    assert "fieldstone keys make NAME" in said
+    assert "--open is for this machine alone" in refused(workspace.path, "--host", "0.0.0.0", "--open")
+    keys = tmp_path / "keys.json"
+    assert "there is no key in" in refused(workspace.path, "--keys", keys)
+    token = make_key(keys, "me")
+    with started(tmp_path, workspace.path, "--host", "0.0.0.0", "--keys", keys) as (_, client):
+        address = str(client.base_url).replace("0.0.0.0", "127.0.0.1")
+        assert httpx.post(f"{address}/api/ask", json=CRANE).status_code == 401
+        key = {"authorization": f"Bearer {token}"}
+        assert httpx.post(f"{address}/api/ask", json=CRANE, headers=key).status_code == 200
+        assert httpx.post(f"{address}/api/documents", headers=key).status_code == 403
+
+
+def test_what_cannot_be_served_is_said(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour")
+    assert "there is no workspace at" in refused(tmp_path / "nosuch")
+    twin = workspace_of(tmp_path / "other" / "harbour")
+    assert "two workspaces go by the name 'harbour'" in refused(workspace.path, twin.path)
+    assert "serve.queue" in refused(workspace.path, "--set", "serve.queue=0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "cannot listen at 127.0.0.1, port" in refused(workspace.path, "--port", taken.getsockname()[1])
