@@ -37,10 +37,16 @@ TWO_CITATIONS = """async () => {
     });
     openSource(await Promise.all(found), 0, "island", null);
 }"""
+DROPPED = """() => {
+    const dropped = new DataTransfer();
+    dropped.items.add(new File(["The buoy off Grey Head is red."], "buoy.txt"));
+    return dropped;
+}"""
 COUNT_PIECES = """() => {
     window.pieces = 0;
     const count = ({ target }) => target.className === "answer" && (pieces += 1);
-    new MutationObserver((changes) => changes.forEach(count)).observe(document.body, { subtree: true, childList: true });
+    const observer = new MutationObserver((changes) => changes.forEach(count));
+    observer.observe(document.body, { subtree: true, childList: true });
 }"""
 
 
@@ -101,7 +107,7 @@ def browser():
 
 @contextmanager
 def opened(browser, address, at="", allowed=(), **how):
-    """The page in a browser of its own. It asks no other host and complains of nothing but what is allowed."""
+    """The page in a browser of its own. It asks no other host, and complains of what is allowed alone."""
     how = {"viewport": {"width": 1280, "height": 844}, "reduced_motion": "reduce"} | how
     context = browser.new_context(**how)
     page = context.new_page()
@@ -150,7 +156,7 @@ def test_an_answer_and_its_source(browser, harbour):
         assert page.evaluate("document.activeElement.id") == "source-title"
         page.keyboard.press("Escape")
         assert page.is_hidden("#source")
-        assert page.evaluate("document.activeElement.className") == "chip", "the focus goes back"
+        page.wait_for_selector(last(".chip:focus"))
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "question"
         page.keyboard.press("Escape")
@@ -379,6 +385,8 @@ def test_documents_are_added_searched_and_removed(browser, tmp_path):
         page.wait_for_selector("#uploads li:has-text('broken.pdf') >> text=could not be read")
         assert "cannot be kept" in page.inner_text("#uploads li:has-text('.hidden')")
         page.wait_for_selector("#list tr.unread:has-text('broken.pdf')")
+        page.dispatch_event("#documents", "drop", {"dataTransfer": page.evaluate_handle(DROPPED)})
+        page.wait_for_selector("#uploads li:has-text('buoy.txt') >> text=can be asked about")
         page.fill("#words", "lamp of Grey Head")
         page.keyboard.press("Enter")
         page.wait_for_selector("#passages li:has-text('uploads/lamp.txt')")

@@ -1,8 +1,9 @@
 // Questions, and the answers as they come.
 
-import { events, post, Problem, problemFrom } from "./api.js";
-import { $, clone, during, element, placeOf, say } from "./dom.js";
+import { events, Problem, problemFrom } from "./api.js";
+import { $, clone, element, placeOf, say } from "./dom.js";
 import { legendOf, showHits, sourceOf } from "./found.js";
+import { showRate } from "./rate.js";
 import { closeSource, openSource } from "./source.js";
 
 const HISTORY = 20; // turns that are sent along; the server looks at the newest that it has room for
@@ -196,53 +197,6 @@ function showFailed(turn, message, seconds) {
     if (left-- > 0) setTimeout(tick, 1000);
   };
   tick();
-}
-
-// -- what people say of it
-
-function showRate(turn) {
-  const { node, reply } = turn;
-  const [good, bad, form] = [".good", ".bad", ".correct"].map((its) => node.querySelector(its));
-  const field = form.querySelector("textarea");
-  const label = (button, text) => {
-    button.title = text;
-    button.setAttribute("aria-label", text);
-  };
-  node.querySelector(".rate").setAttribute("aria-label", "Is this right?");
-  label(good, reply.abstained ? "Right: it is not in the documents" : "Right");
-  label(bad, reply.abstained ? "Wrong: it is in the documents" : "Wrong");
-  form.querySelector("span").textContent = reply.abstained ? "Which answer did you expect?" : "What is the right answer?";
-  const tell = async (button, feedback, thanks) => {
-    const told = node.querySelector(".thanks");
-    try {
-      await during(button, () => post("api/feedback", { answer_id: reply.id, ...feedback }));
-      good.setAttribute("aria-pressed", String(feedback.good));
-      bad.setAttribute("aria-pressed", String(!feedback.good));
-      told.textContent = thanks;
-      return true;
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      told.textContent = error.message;
-      return false;
-    }
-  };
-  good.onclick = async () => {
-    if (await tell(good, { good: true }, "Thank you.")) form.hidden = true;
-  };
-  bad.onclick = async () => {
-    form.hidden = false;
-    field.focus();
-    await tell(bad, { good: false }, "");
-  };
-  node.querySelector(".expect").onclick = bad.onclick;
-  form.onsubmit = async (event) => {
-    event.preventDefault();
-    const correction = field.value.trim();
-    if (!correction) return field.focus();
-    if (!(await tell(form.querySelector("button"), { good: false, correction }, "Thank you."))) return;
-    form.hidden = true;
-    bad.focus();
-  };
 }
 
 // -- the composer, and keys

@@ -12,7 +12,7 @@ let upto = ""; // the last source that is listed
 let timer = 0;
 const uploads = new Map(); // source -> what the page says of it, until it can be asked about
 
-const query = (more = {}) => `?${new URLSearchParams({ workspace, ...more })}`;
+const query = (more = {}) => `?${new URLSearchParams({ workspace, ...more })}`; // of the workspace that is shown
 
 export function showDocuments(name) {
   if (name !== workspace) {
@@ -161,26 +161,30 @@ function showProgress(progress) {
 // -- files that are added: each by itself, so that one that is refused does not hold up the others
 
 async function upload(files) {
+  const into = workspace;
+  const address = `api/documents${query()}`;
   for (const file of files) {
     const item = element("li");
     item.append(element("b", file.name), " ", element("span", "is sent…", "soft"));
-    $("uploads").append(item);
-    await send(file, item);
+    if (into === workspace) $("uploads").append(item);
+    const accepted = await send(file, address, item);
+    if (into === workspace) for (const source of accepted) uploads.set(source, item);
   }
-  refresh();
+  if (into === workspace) refresh();
 }
 
-async function send(file, item) {
+// The sources that the files have now.
+async function send(file, address, item) {
   const form = new FormData();
   form.append("file", file);
-  const asked = workspace;
   try {
-    const { accepted } = await (await request(`api/documents${query()}`, { method: "POST", form })).json();
+    const { accepted } = await (await request(address, { method: "POST", form })).json();
     tell(item, "is kept, and will be read");
-    if (asked === workspace) for (const source of accepted) uploads.set(source, item);
+    return accepted;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     tell(item, error.message, "problem");
+    return [];
   }
 }
 
@@ -219,7 +223,10 @@ view.ondragleave = (event) => {
 view.ondrop = (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  upload([...event.dataTransfer.files]);
+  const dropped = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
+  const folders = dropped.filter((its) => its.webkitGetAsEntry()?.isDirectory);
+  if (folders.length) say("A folder cannot be added: drop the files in it");
+  upload(dropped.filter((its) => !folders.includes(its)).map((its) => its.getAsFile()));
 };
 $("more").onclick = () => {
   upto += "\u{10ffff}"; // one page more than is shown
