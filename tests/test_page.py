@@ -138,7 +138,7 @@ def last(part):
 @slow
 def test_an_answer_and_its_source(browser, harbour):
     with opened(browser, harbour) as page:
-        assert page.evaluate("document.activeElement.id") == "question"
+        page.wait_for_selector("#question:focus")
         ask(page, CRANE)
         assert page.inner_text(last(".answer")) == "Its crane lifts forty tonnes [1]"
         assert page.is_hidden(last(".asked"))
