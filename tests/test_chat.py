@@ -1,5 +1,8 @@
 """What speaks to OpenAI can speak to a workspace: its official client, unchanged."""
 
+import json
+
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -96,15 +99,36 @@ def test_the_conversation_so_far_counts_and_all_else_does_not(client):
 
 
 def test_what_open_webui_sends(client):
-    """Fields of its requests, of which OpenAI's API knows only some."""
-    got = client.chat.completions.create(
-        model="fieldstone/harbour",
-        messages=[{"role": "user", "content": CRANE}],
-        stream=True,
-        stream_options={"include_usage": True},
-        extra_body={"chat_id": "1", "session_id": "2", "tool_ids": None, "features": {"web_search": False}},
-    )
-    assert "".join(c.choices[0].delta.content or "" for c in got if c.choices) == ANSWER
+    """It lists the models, streams the chat with fields of its own, and asks the model for a title."""
+    address = str(client.base_url)
+    with httpx.Client(headers={"authorization": "Bearer none"}, timeout=20) as webui:
+        listed = webui.get(f"{address}models").json()
+        assert "error" not in listed
+        model = listed["data"][0]["id"]
+        chat = {
+            "model": model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "messages": [
+                {"role": "system", "content": "User Context:\n\n"},
+                {"role": "user", "content": [{"type": "text", "text": CRANE}]},
+            ],
+            "params": {},
+            "features": {"web_search": False, "image_generation": False},
+            "tool_ids": None,
+            "chat_id": "c",
+            "session_id": "s",
+        }
+        with webui.stream("POST", f"{address}chat/completions", json=chat) as response:
+            assert "text/event-stream" in response.headers["content-type"]
+            lines = [line for line in response.iter_lines() if line]
+        assert lines.pop() == "data: [DONE]"
+        chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
+        assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]) == ANSWER
+        title = {"role": "user", "content": "### Task:\nGenerate a concise, 3-5 word title with an emoji."}
+        task = {"model": model, "messages": [title], "stream": False}
+        got = webui.post(f"{address}chat/completions", json=task).json()
+        assert isinstance(got["choices"][0]["message"]["content"], str)
 
 
 def test_what_is_not_answered(client):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -119,3 +120,31 @@ def test_what_cannot_be_served_is_said(tmp_path):
     assert "serve.queue" in refused(workspace.path, "--set", "serve.queue=0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen at 127.0.0.1, port" in refused(workspace.path, "--port", taken.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reading", ["one-by-one", "together"])
+def test_the_embedded_models_serve_many_at_once(tmp_path, reading):
+    models = {"encoder": "embedded:minilm", "generator": "embedded:smollm2"}
+    workspace = workspace_of(tmp_path / "harbour", **models, answer={"reading": reading, "max_tokens": 12})
+    questions = ["Which crane lifts forty tonnes?", "What does a day at the quay cost?", "Is berth 8 open?"]
+    with started(tmp_path, workspace.path) as (_, client):
+
+        def ask(question):
+            return client.post("/api/ask", json={"question": question}).json()
+
+        def plain(got):
+            return got["text"], [citation["quote"] for citation in got["citations"]]
+
+        alone = {question: plain(ask(question)) for question in questions}
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(ask, question) for question in questions * 2]
+            found = [
+                pool.submit(client.post, "/api/search", json={"question": question})
+                for question in questions * 4
+            ]
+            streamed = pool.submit(client.post, "/api/ask", json={"question": questions[0], "stream": True})
+            assert all(its.result().json()["hits"] for its in found)
+            got = [plain(its.result()) for its in asked]
+        assert sum(its == alone[question] for its, question in zip(got, questions * 2, strict=True)) >= 5
+        assert streamed.result().text.count("event: answer") == 1

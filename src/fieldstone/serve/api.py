@@ -28,7 +28,6 @@ STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
                 "example": 'event: asked\ndata: {"asked":"When may ships pass Marrow Lock?"}\n\n'
                 'event: hits\ndata: {"hits":[]}\n\nevent: text\ndata: {"text":"two hours"}\n\n'
                 'event: answer\ndata: {"id":"…","text":"two hours","citations":[]}\n\n',
