@@ -427,6 +427,10 @@ def test_nothing_sticks_out(browser, harbour, scheme, width):
         page.wait_for_selector("#text mark")
         assert page.locator("#source").evaluate("its => its.matches(':modal')") == phone
         looked_at("source")
+        page.set_viewport_size({"width": 1280 if phone else 390, "height": 844})
+        page.wait_for_selector("#source:not(:modal) mark" if phone else "#source:modal mark")
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_selector("#source:modal mark" if phone else "#source:not(:modal) mark")
         page.keyboard.press("Escape")
         page.click(last("summary"))
         looked_at("found")

@@ -13,8 +13,10 @@ export class Problem extends Error {
   }
 }
 
-const silence = () => new Problem(`No word came from the server for ${PATIENCE / 60} minutes. Ask again, or see what it is doing`);
-const gone = () => new Problem("The server cannot be reached. See whether fieldstone serve still runs, then try again");
+const silence = () =>
+  new Problem(`No word came from the server for ${PATIENCE / 60} minutes. Ask again, or see what it is doing`);
+const gone = () =>
+  new Problem("The server cannot be reached. See whether fieldstone serve still runs, then try again");
 
 // The response, once it is a good one. Asks for a key where the server wants one.
 export async function request(path, { method = "GET", json, form, signal } = {}) {
@@ -95,6 +97,6 @@ async function problemOf(response) {
 
 // A Problem from an error as the server writes it.
 export function problemFrom(said, status = 0, seconds = 0) {
-  const message = said?.error?.message;
-  return new Problem(message || `The server answered ${status || "something that is no answer"}. Try again`, status, seconds);
+  const unsaid = `The server answered ${status || "something that is no answer"}. Try again`;
+  return new Problem(said?.error?.message || unsaid, status, seconds);
 }

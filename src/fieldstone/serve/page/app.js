@@ -62,7 +62,8 @@ $("workspace").onchange = () => {
 };
 window.addEventListener("hashchange", () => {
   if (!workspace) return;
-  if (showView()) (location.hash === "#documents" ? $("documents-title") : $("question")).focus({ preventScroll: true });
+  const first = location.hash === "#documents" ? "documents-title" : "question";
+  if (showView()) $(first).focus({ preventScroll: true });
 });
 $("keys").onclick = () => $("help").showModal();
 

@@ -15,8 +15,8 @@ let now = null; // the conversation that is shown
 export function showConversation(workspace) {
   if (now?.workspace === workspace) return;
   closeSource(false);
-  if (!conversations.has(workspace)) conversations.set(workspace, { workspace, log: element("div", "", "log"), turns: [], stopper: null });
-  now = conversations.get(workspace);
+  now = conversations.get(workspace) ?? { workspace, log: element("div", "", "log"), turns: [], stopper: null };
+  conversations.set(workspace, now);
   $("conversations").replaceChildren(now.log);
   showComposer();
 }
@@ -44,7 +44,8 @@ function ask() {
   closeSource(false);
   if (matchMedia("(hover: none)").matches) $("question").blur(); // or a phone's keyboard hides the answer
   run(turn);
-  turn.node.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  turn.node.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
 }
 
 async function run(turn) {
@@ -53,6 +54,7 @@ async function run(turn) {
   const { workspace } = conversation;
   const before = conversation.turns.slice(0, conversation.turns.indexOf(turn)).filter(({ reply }) => reply);
   const history = before.slice(-HISTORY).map(({ question, reply }) => ({ question, answer: reply.answer ?? "" }));
+  const given = { question, history, workspace, stream: true };
   const stopper = (conversation.stopper = new AbortController());
   showComposer();
   its("failed").hidden = true;
@@ -60,7 +62,7 @@ async function run(turn) {
   doing(turn, "Searching…");
   its("reply").setAttribute("aria-busy", "true");
   try {
-    for await (const { event, data } of events("api/ask", { question, history, workspace, stream: true }, stopper.signal)) {
+    for await (const { event, data } of events("api/ask", given, stopper.signal)) {
       if (event === "asked") showAsked(turn, data.asked);
       else if (event === "hits") {
         showFound(turn, data.hits);
@@ -128,7 +130,7 @@ const chipsOf = ({ node }) => [...node.querySelectorAll(".chip")];
 // Citations as the source pane takes them.
 function itemsOf({ reply }) {
   const documents = new Map(reply.hits.map(({ passage }) => [passage.id, passage.document_id]));
-  return reply.citations.map((its) => ({ ...its, document_id: its.verified ? documents.get(its.passage_id) : undefined }));
+  return reply.citations.map((its) => ({ ...its, document_id: its.verified ? documents.get(its.passage_id) : null }));
 }
 
 // The answer with its citations as chips: where the text has them as [1], else behind it.
@@ -141,12 +143,14 @@ function showAnswer(turn) {
     const item = items[at];
     const its = element("button", `[${item.number}]`, item.verified ? "chip" : "chip doubtful");
     its.type = "button";
-    its.setAttribute("aria-label", `Citation ${item.number}: ${[item.source, placeOf(item)].filter(Boolean).join(", ")}`);
+    const place = [item.source, placeOf(item)].filter(Boolean).join(", ");
+    its.setAttribute("aria-label", `Citation ${item.number}: ${place}`);
     its.onclick = () => openSource(items, at, conversation.workspace, its);
     placed.add(at);
     return its;
   };
-  const parts = reply.text.trim().split(/\[(\d+)\]/).map((part, i) => (i % 2 === 0 ? part : known.has(part) ? chip(known.get(part)) : `[${part}]`));
+  const numbered = (number) => (known.has(number) ? chip(known.get(number)) : `[${number}]`);
+  const parts = reply.text.trim().split(/\[(\d+)\]/).map((part, i) => (i % 2 ? numbered(part) : part));
   const rest = items.map((_, at) => at).filter((at) => !placed.has(at));
   node.querySelector(".answer").replaceChildren(...parts, ...rest.flatMap((at) => [" ", chip(at)]));
   node.querySelector(".cited").replaceChildren(

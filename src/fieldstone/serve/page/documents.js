@@ -89,7 +89,8 @@ function rowOf(file) {
   if (file.state === "indexing") name.append(element("span", "being worked in", "state"));
   if (file.state === "unread") row.className = "unread";
   for (const reason of told) name.append(element("span", sentence(reason), "state problem"));
-  const cells = [file.type, sizeOf(file.bytes), file.state === "unread" ? "not read" : file.passages.toLocaleString("en")];
+  const passages = file.state === "unread" ? "not read" : file.passages.toLocaleString("en");
+  const cells = [file.type, sizeOf(file.bytes), passages];
   const last = element("td");
   const button = element("button", "Remove", "plain");
   button.type = "button";
@@ -148,7 +149,8 @@ function showProgress(progress) {
   if (!progress) return;
   const { step, done, total, unit, problem } = progress;
   const bar = $("indexing").querySelector("progress");
-  const text = problem ? sentence(problem) : !step ? "Waiting to be worked in" : `${STEPS[step] ?? "Working"}: ${done} of ${total} ${unit}`;
+  const at = step ? `${STEPS[step] ?? "Working"}: ${done} of ${total} ${unit}` : "Waiting to be worked in";
+  const text = problem ? sentence(problem) : at;
   $("indexing").classList.toggle("problem", Boolean(problem));
   if ($("indexing").firstElementChild.textContent !== text) $("indexing").firstElementChild.textContent = text;
   bar.hidden = Boolean(problem);

@@ -28,7 +28,7 @@ function spans(hits) {
 
 export function legendOf(hits) {
   const said = [...spans(hits).keys()].map((name) => WHY[name] ?? name);
-  return said.length ? `The best come first. A bar compares the passages within one search: ${said.join(", ")}.` : "The best come first.";
+  return `The best come first. A bar compares the passages within one search: ${said.join(", ")}.`;
 }
 
 // Fill `list` with hits. `cited` maps a passage's id to the number of its citation.

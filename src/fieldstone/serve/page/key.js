@@ -14,7 +14,7 @@ export const kept = () => sessionStorage.getItem(PLACE);
 export function askForKey(refused) {
   asking ??= new Promise((done) => {
     const dialog = $("key");
-    if (refused) $("key-why").textContent = "The server does not accept this key. See whether it was revoked, or is of another server.";
+    if (refused) $("key-why").textContent = "The server does not accept this key. See whether it was revoked.";
     $("key-field").value = "";
     dialog.returnValue = "";
     dialog.onclose = () => {

@@ -13,7 +13,8 @@ export function showRate({ node, reply }) {
   node.querySelector(".rate").setAttribute("aria-label", "Is this right?");
   label(good, reply.abstained ? "Right: it is not in the documents" : "Right");
   label(bad, reply.abstained ? "Wrong: it is in the documents" : "Wrong");
-  form.querySelector("span").textContent = reply.abstained ? "Which answer did you expect?" : "What is the right answer?";
+  const wanted = reply.abstained ? "Which answer did you expect?" : "What is the right answer?";
+  form.querySelector("span").textContent = wanted;
   const tell = async (button, feedback, thanks) => {
     const told = node.querySelector(".thanks");
     try {

@@ -14,14 +14,14 @@ export async function openSource(items, at, workspace, opener, focus = true) {
   shown = { items, at, workspace, opener };
   const call = ++calls;
   const item = items[at];
-  $("which").textContent = items.length > 1 ? `${at + 1} of ${items.length}` : item.number ? `Citation ${item.number}` : "Passage";
+  const alone = item.number ? `Citation ${item.number}` : "Passage";
+  $("which").textContent = items.length > 1 ? `${at + 1} of ${items.length}` : alone;
   $("before").hidden = $("after").hidden = items.length < 2;
   $("before").disabled = at === 0;
   $("after").disabled = at === items.length - 1;
   $("source-title").textContent = item.source || "A document";
   $("where").textContent = placeOf(item);
   $("doubt").hidden = item.verified;
-  $("doubt").textContent = item.verified ? "" : "The quote does not stand there word for word. The passage that it was taken from is marked.";
   show(focus);
   try {
     const [document, passage] = await found(item, workspace);
@@ -67,7 +67,8 @@ export function step(by) {
 
 async function found({ passage_id, document_id, start, end }, workspace) {
   const of = `?workspace=${encodeURIComponent(workspace)}`;
-  const passage = document_id ? { document_id, start, end } : await get(`api/passages/${encodeURIComponent(passage_id)}${of}`);
+  const its = () => get(`api/passages/${encodeURIComponent(passage_id)}${of}`);
+  const passage = document_id ? { document_id, start, end } : await its();
   return [await get(`api/documents/${encodeURIComponent(passage.document_id)}${of}`), passage];
 }
 
@@ -128,11 +129,12 @@ $("close").onclick = () => closeSource();
 $("before").onclick = () => step(-1);
 $("after").onclick = () => step(1);
 $("source").onclose = () => {
+  if ($("source").open) return; // this comes late: it was laid elsewhere meanwhile
   document.body.classList.remove("beside");
   if (shown?.opener?.isConnected) shown.opener.focus({ preventScroll: true });
   shown = null;
   calls += 1;
 };
 narrow.onchange = () => {
-  if ($("source").open) show(false);
+  if ($("source").open) openSource(shown.items, shown.at, shown.workspace, shown.opener, false);
 };
