@@ -1,6 +1,8 @@
 """What speaks to OpenAI can speak to a workspace: its official client, unchanged."""
 
 import json
+import re
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -196,3 +198,11 @@ def test_a_conversation_without_a_question(client, messages, why):
             client.chat.completions.create(model="x", messages=messages, stream=stream)
         assert refused.value.type == "invalid_request_error"
         assert refused.value.param == "messages"
+
+
+def test_the_example_of_the_documentation_runs(client, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    address = str(client.base_url).rstrip("/")
+    exec(code.replace("http://127.0.0.1:8000/v1", address).replace("handbook", "harbour"), {})
+    assert capsys.readouterr().out == f"{ANSWER}\n1 berths/berth-7.md {ANSWER}\n"

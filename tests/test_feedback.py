@@ -71,7 +71,7 @@ def give(built, library):
     _, system, right = built
 
     def made(question=CRANE, **changes):
-        return new_answer(library, "w", question, question, replace(right, **changes), models_of(system))
+        return new_answer("w", question, question, replace(right, **changes), models_of(system))
 
     return made
 
@@ -79,7 +79,6 @@ def give(built, library):
 def test_what_is_kept_comes_back(built, library, give):
     given = give()
     assert given.citations[0].verified
-    assert given.quoted == ("berths/berth-7.md",)
     assert set(given.models) == {"encoder", "generator"}
     keep_answers(library, [given], 10)
     assert keep_said(library, given.id, said(False, "forty tonnes\ud800 ", "too long", "ann"))
@@ -143,26 +142,27 @@ def test_only_what_was_reviewed_is_learnt(built, library, give):
     assert {e.question for e in clear} == {good.asked, bad.asked, thrown.asked}
     passage = next(p for p in library.passages() if "forty" in p.text)
     for entry in read_entries(library):
-        its = propose(entry, {passage.id: passage})
+        its = entry, {passage.id: passage}
         review = {
-            good.id: reviewed(its.answer, passage, "berths/berth-7.md", its, "eve"),
-            bad.id: reviewed("40 tonnes", passage, "berths/berth-7.md", its, "eve"),
-            refused.id: reviewed("", None, "", its, "eve"),
-            thrown.id: replace(reviewed("", None, "", its, "eve"), decision="discarded"),
+            good.id: reviewed(*its, "forty tonnes", passage.id, question="How much does its crane lift?"),
+            bad.id: reviewed(*its, "40 tonnes", passage.id),
+            refused.id: reviewed(*its, "", None),
+            thrown.id: replace(reviewed(*its, "", None), decision="discarded"),
         }[entry.given.id]
         keep_reviews(library, {entry.given.id: review})
     decisions = {e.given.id: e.review.decision for e in read_entries(library)}
     assert decisions == {
-        good.id: "accepted", bad.id: "corrected", refused.id: "accepted", thrown.id: "discarded"
+        good.id: "corrected", bad.id: "corrected", refused.id: "accepted", thrown.id: "discarded"
     }  # fmt: skip
     examples = {e.question: e for e in feedback_examples(library)}
-    assert examples.keys() == {good.asked, bad.asked, refused.asked}
+    mended = "How much does its crane lift?"
+    assert examples.keys() == {mended, bad.asked, refused.asked}
     assert feedback_examples(library) == feedback_examples(library, "clear")
     assert {e.origin for e in examples.values()} == {"feedback"}
     assert examples[bad.asked].answer == "40 tonnes"
     assert examples[bad.asked].passage_id == passage.id
-    assert passage.id not in examples[good.asked].negatives
-    assert len(examples[good.asked].negatives) == 4
+    assert passage.id not in examples[mended].negatives
+    assert len(examples[mended].negatives) == 4
     assert (examples[refused.asked].kind, examples[refused.asked].passage_id) == ("unanswerable", None)
     assert passage.id in examples[refused.asked].negatives
 
@@ -187,8 +187,10 @@ def test_feedback_follows_its_document(tmp_path, give, built):
     passage = next(p for p in library.passages() if "crane lifts forty" in p.text)
     given = replace(give(), found=(passage.id,))
     keep_answers(library, [given], 10)
-    its = propose(Entry(given), {passage.id: passage})
-    keep_reviews(library, {given.id: reviewed("forty tonnes", passage, "berths/berth-7.md", its, "eve")})
+    its = reviewed(
+        Entry(given), {passage.id: passage}, "forty tonnes", passage.id, source="berths/berth-7.md"
+    )
+    keep_reviews(library, {given.id: its})
     assert [e.passage_id for e in feedback_examples(library)] == [passage.id]
     shorter = resolve_settings(environment={}, flags=[*FAKE, "split.tokens=40"])
     update(workspace, shorter, [folder])
@@ -288,7 +290,7 @@ def test_the_next_build_holds_what_was_reviewed(tmp_path):
     for p in passages.values():
         asked = f"What does it say of {p.text[:40]}?"
         its = Answer(p.text[:12], (), (), False, 0.5)
-        given.append(replace(new_answer(library, "w", asked, asked, its, {}), found=(p.id,)))
+        given.append(replace(new_answer("w", asked, asked, its, {}), found=(p.id,)))
     keep_answers(library, given, 10_000)
     run_steps(["synthesize"], workspace, settings)
     splits = ("train", "dev", "test")
@@ -298,7 +300,7 @@ def test_the_next_build_holds_what_was_reviewed(tmp_path):
     keep_reviews(
         library,
         {
-            g.id: reviewed(g.answer, p, source[p.document_id][0], propose(Entry(g), passages), "eve")
+            g.id: reviewed(Entry(g), passages, g.answer, p.id, source=source[p.document_id][0])
             for g, p in zip(given, passages.values(), strict=True)
         },
     )

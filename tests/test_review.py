@@ -41,7 +41,7 @@ def library(tmp_path):
         at = passage.text.index(text) if text in passage.text else 0
         cited = Citation(passage.id, text, passage.start + at, passage.start + at + len(text), verified)
         found = (passage.id, *(p.id for p in library.passages() if p is not passage))
-        whole = Given(id_, now(), "w", question, question, text, False, 0.5, (cited,), ("b",), found)
+        whole = Given(id_, now(), "w", question, question, text, False, 0.5, (cited,), found)
         return replace(whole, **more)
 
     keep_answers(
@@ -214,9 +214,10 @@ def test_the_page_in_a_browser(library, tmp_path):
         refused.locator("label", has_text="nowhere").click()
         refused.get_by_role("button", name="Take").press("Enter")
         cards.nth(1).get_by_role("button", name="Throw away").click()
-        cards.nth(0).locator("textarea").fill("")
+        cards.nth(0).get_by_label("The right answer").fill("")
         assert page.inner_text("#done") == "3 of 4", "an answer that was emptied is open again"
-        cards.nth(0).locator("textarea").fill("9.5 m")
+        cards.nth(0).get_by_label("The right answer").fill("9.5 m")
+        cards.nth(0).get_by_label("Understood as").fill("What draught has berth 7?")
         cards.nth(0).get_by_role("button", name="Take").click()
         page.click("#export")
         assert page.inner_text("#warning").startswith("Say who you are")
@@ -240,9 +241,9 @@ def test_the_page_in_a_browser(library, tmp_path):
         browser.close()
     assert file.name == "review-eve-lee.json"
     taken = take_decisions(library, read_decisions(file))
-    assert (taken.accepted, taken.corrected, taken.discarded, taken.left_out) == (2, 1, 1, ())
+    assert (taken.accepted, taken.corrected, taken.discarded, taken.left_out) == (1, 2, 1, ())
     assert {e.question: e.answer for e in feedback_examples(library)} == {
-        "What is the draught at berth 7?": "9.5 m",
+        "What draught has berth 7?": "9.5 m",
         "When is berth 8 closed?": "in winter",
         "<b>Who paints</b> </script> it?": "",
     }

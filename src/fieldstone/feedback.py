@@ -35,8 +35,8 @@ NEGATIVES = 4
 class Given:
     """An answer that was given. `asked` is the question after it was made self-contained.
 
-    `found` are the passages that the search found, best first; `quoted` are the sources that the citations
-    are from. `models` are the fingerprints of what answered; `time` is in ISO format.
+    `found` are the passages that the search found, best first. `models` are the fingerprints of what
+    answered; `time` is in ISO format.
     """
 
     id: str
@@ -48,7 +48,6 @@ class Given:
     abstained: bool
     confidence: float
     citations: tuple[Citation, ...] = ()
-    quoted: tuple[str, ...] = ()
     found: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,10 +73,12 @@ class Review:
     """What a reviewer decided; if it is not discarded, `answer` is right and stands in `passage_id`.
 
     Without both, the documents do not answer. `evidence` are the words of the passage that say so, from
-    `source`: by them it is found again when the document is split otherwise.
+    `source`: by them it is found again when the document is split otherwise. `question` is what was asked, if
+    the reviewer has put that right too.
     """
 
     decision: Literal["accepted", "corrected", "discarded"]
+    question: str = ""
     answer: str = ""
     passage_id: str | None = None
     evidence: str = ""
@@ -112,12 +113,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def new_answer(
-    library: Library, workspace: str, question: str, asked: str, answer: Answer, models: Mapping[str, str]
-) -> Given:
+def new_answer(workspace: str, question: str, asked: str, answer: Answer, models: Mapping[str, str]) -> Given:
     """An answer that was just given, with an id that nobody can guess."""
-    cited = {p.id: p.document_id for p in library.passages([c.passage_id for c in answer.citations])}
-    sources = library.sources(set(cited.values()))
     return Given(
         id=uuid4().hex,
         time=now(),
@@ -128,7 +125,6 @@ def new_answer(
         abstained=answer.abstained,
         confidence=answer.confidence,
         citations=answer.citations,
-        quoted=tuple(sources.get(cited.get(c.passage_id, ""), ("", ""))[0] for c in answer.citations),
         found=tuple(hit.passage.id for hit in answer.hits),
         models=dict(models),
     )
@@ -162,12 +158,13 @@ def keep_reviews(library: Library, reviews: Mapping[str, Review]) -> None:
 
 def read_entries(library: Library) -> list[Entry]:
     """All answers that are kept, the newest first. Raises FeedbackError if one is damaged."""
+    givens, saids, reviews = TypeAdapter(Given), TypeAdapter(Said), TypeAdapter(Review)
     try:
         return [
             Entry(
-                TypeAdapter(Given).validate_json(given),
-                None if what is None else TypeAdapter(Said).validate_json(what),
-                None if review is None else TypeAdapter(Review).validate_json(review),
+                givens.validate_json(given),
+                None if what is None else saids.validate_json(what),
+                None if review is None else reviews.validate_json(review),
             )
             for given, what, review in library.answers()
         ]
@@ -199,12 +196,30 @@ def propose(entry: Entry, passages: Mapping[str, Passage]) -> Proposal:
     return Proposal(given.answer, about, good and verified is not None)
 
 
-def reviewed(answer: str, passage: Passage | None, source: str, proposal: Proposal, who: str) -> Review:
-    """That an answer is right and stands in a passage, as a reviewer says."""
-    same = (answer, passage.id if passage else None) == (proposal.answer, proposal.passage_id)
-    evidence = _evidence(answer, passage.text) if passage else ""
-    decision: Literal["accepted", "corrected"] = "accepted" if same else "corrected"
-    return Review(decision, answer, passage.id if passage else None, evidence, source, who, now())
+def reviewed(
+    entry: Entry,
+    passages: Mapping[str, Passage],
+    answer: str,
+    passage_id: str | None,
+    *,
+    source: str = "",
+    question: str = "",
+    who: str = "",
+) -> Review:
+    """That an answer is right and stands in a passage of `source`, as a reviewer says."""
+    proposal = propose(entry, passages)
+    question = "" if question == entry.given.asked else question
+    same = (answer, passage_id, question) == (proposal.answer, proposal.passage_id, "")
+    return Review(
+        "accepted" if same else "corrected",
+        question,
+        answer,
+        passage_id,
+        _evidence(answer, passages[passage_id].text) if passage_id else "",
+        source,
+        who,
+        now(),
+    )
 
 
 def feedback_examples(
@@ -222,9 +237,9 @@ def feedback_examples(
         if entry.review is None and learn != "clear":
             continue
         everything = everything or {p.id: p for p in library.passages()}
-        words = tuple(index_words(entry.given.asked))
-        if words and words not in found and (example := _example(library, entry, everything)) is not None:
-            found[words] = example
+        example = _example(library, entry, everything)
+        if example is not None and (words := tuple(index_words(example.question))):
+            found.setdefault(words, example)
     return list(found.values())
 
 
@@ -234,18 +249,19 @@ def _example(library: Library, entry: Entry, passages: Mapping[str, Passage]) ->
         proposal = propose(entry, passages)
         if not proposal.clear:
             return None
-        answer, about, decision = proposal.answer, proposal.passage_id, "clear"
+        question, answer, about, decision = given.asked, proposal.answer, proposal.passage_id, "clear"
     elif review.decision == "discarded":
         return None
     else:
-        answer, about, decision = review.answer, _again(library, review, passages), review.decision
+        question, answer, decision = review.question or given.asked, review.answer, review.decision
+        about = _again(library, review, passages)
         if review.passage_id is not None and about is None:
             return None
     others = [passages[id_] for id_ in given.found if id_ in passages and id_ != about]
     wrong = [p.id for p in others if about is None or not find_words(answer, p.text)]
     made_by = {"answer": given.id, "by": decision, **{f"model: {k}": v for k, v in given.models.items()}}
     return Example(
-        fingerprint("feedback", given.id, answer, about), given.asked, answer if about else "", about,
+        fingerprint("feedback", given.id, question, answer, about), question, answer if about else "", about,
         tuple(wrong[:NEGATIVES]), "answerable" if about else "unanswerable", "feedback", made_by,
     )  # fmt: skip
 

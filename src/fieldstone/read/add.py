@@ -9,7 +9,7 @@ from pathlib import Path
 from fieldstone.errors import ReadError, WorkspaceError
 from fieldstone.library import FileRow, Library
 from fieldstone.progress import Progress, silent, track
-from fieldstone.read.find import Found, find_files
+from fieldstone.read.find import Found, find_files, source_of
 from fieldstone.read.pool import Limits, read_files
 from fieldstone.records import fingerprint
 from fieldstone.settings import ReadSettings
@@ -30,18 +30,29 @@ class Added:
     warnings: tuple[tuple[str, str], ...]
 
 
-def add_files(library: Library, path: Path, settings: ReadSettings, progress: Progress = silent) -> Added:
+def add_files(
+    library: Library,
+    path: Path,
+    settings: ReadSettings,
+    progress: Progress = silent,
+    only: Collection[Path] | None = None,
+) -> Added:
     """Bring the library up to date with a file or folder; what stands there already is left alone.
+
+    With `only`, absolute paths in the folder, no other files are looked at, nor forgotten, than these and
+    those below them.
 
     A file's source is its path inside the folder that was added first above it. The sources of a second
     folder start with its name. Raises ReadError when there is no such path, WorkspaceError when two folders
     would give one source.
     """
     label, prefix, at = _place(library, path)
+    named = None if only is None else {source_of(one, at) for one in only}
     limits = Limits(settings.seconds_a_file, settings.memory_megabytes << 20)
     found = [
         replace(file, source=prefix + file.source)
         for file in find_files(at, settings.exclude, int(settings.max_megabytes * 2**20))
+        if _among(file.source, named)
     ]
     skipped = tuple((file.source, file.skipped) for file in found if file.skipped is not None)
     present = [file for file in found if file.skipped is None]
@@ -54,6 +65,7 @@ def add_files(library: Library, path: Path, settings: ReadSettings, progress: Pr
     known = {source: row for source, row in rows.items() if row.root == label}
     changed = [file for file in present if not _unchanged(file, known.get(file.source))]
     gone = _below(prefix, at, known) - {file.source for file in present}
+    gone = {source for source in gone if _among(source.removeprefix(prefix), named)}
     library.remove_files(gone)
     read, unread, warnings = [], [], []
     sizes = {file.source: file.size for file in changed}
@@ -123,6 +135,14 @@ def _unchanged(file: Found, row: FileRow | None) -> bool:
         return fingerprint(file.path.read_bytes()) == row.content
     except OSError:
         return False  # the reader will say why
+
+
+def _among(source: str, named: Collection[str] | None) -> bool:
+    """Whether a file of the folder is one of these, or below one; "." is the folder itself."""
+    if named is None or "." in named:
+        return True
+    parts = source.split("/")
+    return any("/".join(parts[:end]) in named for end in range(1, len(parts) + 1))
 
 
 def _below(prefix: str, at: Path, known: dict[str, FileRow]) -> set[str]:

@@ -50,7 +50,7 @@ def _walk(root: Path, exclude: Sequence[str], max_bytes: int) -> Iterator[Found]
     pending = [root]
     while pending:
         path = pending.pop()
-        source = "" if path == root else _source(path, root)
+        source = "" if path == root else source_of(path, root)
         if not _is_folder(path):
             hidden = "hidden (its name starts with a dot)" if path.name.startswith(".") else None
             yield Found(source, path, 0, hidden) if hidden else _judge(path, source, root, exclude, max_bytes)
@@ -73,8 +73,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _source(path: Path, root: Path) -> str:
-    """The path inside the folder."""
+def source_of(path: Path, root: Path) -> str:
+    """The path inside the folder, as sources have it."""
     return _as_utf8(path.relative_to(root).as_posix())
 
 
@@ -86,10 +86,11 @@ def _as_utf8(name: str) -> str:
 def _folder_reason(path: Path, source: str, exclude: Sequence[str]) -> str | None:
     if path.name.startswith("."):
         return "hidden (its name starts with a dot)"
-    return _excluded(source, exclude)
+    return excluded(source, exclude)
 
 
-def _excluded(source: str, exclude: Sequence[str]) -> str | None:
+def excluded(source: str, exclude: Sequence[str]) -> str | None:
+    """Why a file or folder of this source is left out, by these patterns; None if it is not."""
     parts = source.split("/")
     names = {*parts, *("/".join(parts[:end]) for end in range(1, len(parts) + 1))}
     for pattern in exclude:
@@ -108,7 +109,7 @@ def _judge(path: Path, source: str, root: Path, exclude: Sequence[str], max_byte
         return Found(source, path, 0, "a link that leads nowhere")
     except (OSError, RuntimeError) as error:
         return Found(source, path, 0, f"cannot be opened: {getattr(error, 'strerror', None) or error}")
-    reason = _excluded(source, exclude)
+    reason = excluded(source, exclude)
     if reason is None and stat.S_ISDIR(status.st_mode):
         reason = "a link to a folder inside this one"
     elif reason is None and not stat.S_ISREG(status.st_mode):

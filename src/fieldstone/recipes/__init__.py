@@ -152,11 +152,18 @@ def run_steps(
 
 
 def update(
-    workspace: Workspace, settings: Settings, paths: Sequence[Path], progress: Progress = silent
+    workspace: Workspace,
+    settings: Settings,
+    paths: Sequence[Path],
+    progress: Progress = silent,
+    only: Collection[Path] | None = None,
 ) -> Built:
-    """Bring a workspace up to date with these files and folders, by the upkeep steps of its recipe."""
+    """Bring a workspace up to date with these files and folders, by the upkeep steps of its recipe.
+
+    With `only`, as in `add_files`, nothing else in them is looked at.
+    """
     steps = [step for step in load_recipe(settings.recipe).steps if step in UPKEEP]
-    return _run(steps, paths, workspace, settings, progress)
+    return _run(steps, paths, workspace, settings, progress, only=only)
 
 
 def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
@@ -185,6 +192,7 @@ def _run(
     teach: Sequence[Question] = (),
     questions: Sequence[Question] = (),
     force: bool = False,
+    only: Collection[Path] | None = None,
 ) -> Built:
     check_tracker(settings.report_to)
     with workspace.writing():
@@ -199,6 +207,7 @@ def _run(
                 teach=_kept(workspace, "yours", teach),
                 questions=_kept(workspace, "measured", questions),
                 force=force,
+                only=only,
             )
             for step in steps:
                 began = time.perf_counter()
@@ -229,7 +238,7 @@ def _read(build: Build) -> dict[str, Any]:
         if ours.is_relative_to(folder := path.resolve()):  # what we write is not what we read
             own = escape(ours.relative_to(folder).as_posix())
             settings = settings.model_copy(update={"exclude": (*settings.exclude, own)})
-        added = _joined(added, add_files(build.library, path, settings, build.progress))
+        added = _joined(added, add_files(build.library, path, settings, build.progress, build.only))
     build.added = added
     return {
         "paths": [str(path.resolve()) for path in build.paths],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,8 @@ class Build:
     """A build under way: what its steps share. Models are loaded when the first step asks for them.
 
     `teach` are the user's questions that join the examples, `questions` those that only measure. `force`
-    takes candidates into use that the gate turns down. `made` is what the steps said of themselves so far.
+    takes candidates into use that the gate turns down. `only`, as in `add_files`, narrows what is read.
+    `made` is what the steps said of themselves so far.
     """
 
     workspace: Workspace
@@ -55,6 +56,7 @@ class Build:
     teach: Sequence[Question] = ()
     questions: Sequence[Question] = ()
     force: bool = False
+    only: Collection[Path] | None = None
     made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property

@@ -34,11 +34,15 @@ PASSAGES = 6
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the page says of an answer: learn this answer from this passage, or throw it away."""
+    """What the page says of an answer: learn this answer from this passage, or throw it away.
+
+    `question` is what was asked, where that was put right.
+    """
 
     take: bool
     answer: str = ""
     passage: str | None = None
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,16 @@ def take_decisions(library: Library, decided: Decisions) -> Taken:
         elif why := _fault(decision, passages):
             left_out.append((entries[id_].given.question, why))
         else:
-            passage = passages.get(decision.passage or "")
-            source = sources[passage.document_id][0] if passage else ""
-            proposal = propose(entries[id_], passages)
-            its = reviewed(decision.answer.strip(), passage, source, proposal, decided.reviewer)
+            at = passages[decision.passage].document_id if decision.passage else ""
+            its = reviewed(
+                entries[id_],
+                passages,
+                decision.answer.strip(),
+                decision.passage or None,
+                source=sources[at][0] if at else "",
+                question=decision.question.strip(),
+                who=decided.reviewer,
+            )
             reviews[id_] = its if decision.take else replace(its, decision="discarded")
     keep_reviews(library, reviews)
     made = Counter(review.decision for review in reviews.values())
@@ -135,11 +145,12 @@ def take_decisions(library: Library, decided: Decisions) -> Taken:
 def _fault(decision: Decision, passages: Mapping[str, Passage]) -> str:
     if not decision.take:
         return ""
-    if len(decision.answer) > CHARACTERS:
-        return f"the answer has {len(decision.answer):,} characters; {CHARACTERS:,} are allowed"
-    if decision.passage is not None and decision.passage not in passages:
+    for name, text in (("answer", decision.answer), ("question", decision.question)):
+        if len(text) > CHARACTERS:
+            return f"the {name} has {len(text):,} characters; {CHARACTERS:,} are allowed"
+    if decision.passage and decision.passage not in passages:
         return "its passage is not there any more: the document was changed; look at it on a new page"
-    if decision.answer.strip() and decision.passage is None:
+    if decision.answer.strip() and not decision.passage:
         return "no passage was chosen that holds the answer"
     return ""
 

@@ -3,7 +3,7 @@
   const $ = (id) => document.getElementById(id);
   const sheet = JSON.parse($("sheet").textContent);
   const PLACE = `fieldstone-review:${sheet.library}`;
-  let state = { reviewer: "", decisions: {} }; // id -> {take, answer, passage}
+  let state = { reviewer: "", decisions: {} }; // id -> {take, answer, passage, question}
   let unkept = false; // decisions that are in no storage
 
   try {
@@ -61,7 +61,6 @@
     title.id = name;
     made.setAttribute("aria-labelledby", name);
     made.append(title);
-    if (item.asked) made.append(element("p", `understood as: ${item.asked}`, "soft"));
     made.append(element("p", item.answer || "(nothing)", item.abstained || !item.answer ? "answer none" : "answer"));
     if (item.said) {
       const [good, correction, comment, who] = item.said;
@@ -71,12 +70,17 @@
       made.append(element("p", parts.join("\n"), "remark"));
     }
 
-    const label = element("label", "The right answer, in the words of the passage where you can");
-    const answer = element("textarea");
-    answer.id = `${name}-answer`;
-    answer.rows = 2;
-    answer.maxLength = sheet.characters;
-    label.htmlFor = answer.id;
+    const field = (what, label, rows) => {
+      const area = element("textarea");
+      area.id = `${name}-${what}`;
+      area.rows = rows;
+      area.maxLength = sheet.characters;
+      const its = element("label", label);
+      its.htmlFor = area.id;
+      return [its, area];
+    };
+    const asked = item.asked ? field("asked", "Understood as: put it right for one who has not heard the conversation", 1) : [];
+    const [label, answer] = field("answer", "The right answer, in the words of the passage where you can", 2);
     const where = element("fieldset");
     where.append(element("legend", "It stands in"));
     const radios = [...item.passages, null].map((passage) => {
@@ -99,7 +103,7 @@
       where.append(choice);
       return radio;
     });
-    made.append(label, answer, where);
+    made.append(...asked, label, answer, where);
 
     const row = element("div", "", "row");
     const take = element("button", "Take");
@@ -121,6 +125,7 @@
       const its = state.decisions[item.id];
       const [text, passage] = its?.take ? [its.answer, its.passage] : item.proposed;
       answer.value = text;
+      if (item.asked) asked[1].value = (its?.take && its.question) || item.asked;
       const nowhere = its?.take ? passage === null : item.abstained && Boolean(item.said?.[0]);
       for (const radio of radios) radio.checked = passage === null ? nowhere && !radio.value : radio.value === passage;
       show();
@@ -145,12 +150,13 @@
       fault.textContent = !passage ? "Say which passage the answer stands in." : passage.value && !text ? "Write the right answer." : "";
       fault.hidden = !fault.textContent;
       if (!fault.hidden) return false;
-      decide({ take: true, answer: passage.value ? text : "", passage: passage.value || null });
+      const question = item.asked ? asked[1].value.trim() : "";
+      decide({ take: true, answer: passage.value ? text : "", passage: passage.value || null, question });
       return true;
     }
     take.onclick = () => taken() && say("Taken");
     thrown.onclick = () => {
-      decide({ take: false, answer: "", passage: null });
+      decide({ take: false, answer: "", passage: null, question: "" });
       say("Thrown away");
     };
     later.onclick = () => {
@@ -160,7 +166,7 @@
     const edited = () => {
       if (state.decisions[item.id]?.take && !taken()) decide(null);
     };
-    answer.oninput = edited;
+    for (const area of [asked[1], answer]) if (area) area.oninput = edited;
     where.onchange = edited;
     shown[item.id] = { fill, taken };
     fill();
