@@ -35,7 +35,8 @@ TWO_CITATIONS = """async () => {
         const { hits } = await post("api/search", { question, workspace: "island", k: 1 });
         return sourceOf(hits[0]);
     });
-    openSource(await Promise.all(found), 0, "island", null);
+    const [first, second] = await Promise.all(found);
+    openSource([{ ...first, document_id: null, verified: false }, second], 0, "island", null);
 }"""
 DROPPED = """() => {
     const dropped = new DataTransfer();
@@ -201,9 +202,11 @@ def test_a_long_document_and_steps_between_citations(browser, harbour):
         page.evaluate(TWO_CITATIONS)
         page.wait_for_selector("#text mark:has-text('ferry')")
         assert page.inner_text("#which") == "1 of 2"
+        assert "word for word" in page.inner_text("#doubt")
         page.keyboard.press("ArrowRight")
         page.wait_for_selector("#text mark:has-text('whale')")
         assert page.inner_text("#which") == "2 of 2"
+        assert page.is_hidden("#doubt")
         page.keyboard.press("ArrowRight")
         assert page.inner_text("#which") == "2 of 2"
         page.keyboard.press("ArrowLeft")
