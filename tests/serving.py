@@ -128,11 +128,15 @@ def workspace_of(
 
 @contextmanager
 def running(
-    *workspaces: Workspace, access: Any = None, hosts: Sequence[str] = (), **limits: Any
+    *workspaces: Workspace,
+    access: Any = None,
+    hosts: Sequence[str] = (),
+    watch: bool = False,
+    **limits: Any,
 ) -> Iterator[str]:
     """The address of a real server over these workspaces; it has ended after the block."""
     engines = {engine.name: engine for engine in map(Engine, workspaces)}
-    app = create_app(engines, access, ServeSettings(**limits), hosts=hosts)
+    app = create_app(engines, access, ServeSettings(**limits), hosts=hosts, watch=watch)
     listening = listen("127.0.0.1", 0)
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([listening],))

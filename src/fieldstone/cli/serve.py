@@ -50,6 +50,9 @@ def serve(
     open_: Annotated[
         bool, typer.Option("--open", help="Ask for no key, though there are some; on this machine only.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the folders that were added: read what changes there.")
+    ] = False,
     changes: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +83,7 @@ def serve(
     hosts = () if access is not None else (*NAMES, how.host)
     with listen(how.host, how.port) as listening:
         engines = {name: Engine(workspace, flags) for name, workspace in zip(names, opened, strict=True)}
-        app = create_app(engines, access, how, hosts=hosts)
+        app = create_app(engines, access, how, hosts=hosts, watch=watch)
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
         if told := not (quiet or ctx.obj):
             logging.getLogger("fieldstone").setLevel(logging.INFO)

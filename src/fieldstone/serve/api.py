@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from fieldstone.serve.engine import Engine, Found, Reply
+from fieldstone.serve.engine import Found, Reply
 from fieldstone.serve.events import EventStream, event
 from fieldstone.serve.served import Here, reply
 from fieldstone.serve.shapes import (
@@ -60,13 +60,13 @@ async def ask(given: AskRequest, request: Request, here: Here) -> Response:
     only = given.filter.as_filter() if given.filter else None
     async with here.time() as limit:
         asked = await engine.self_contained(given.question, [turn.as_turn() for turn in given.history])
-        head = {"id": f"ans-{secrets.token_hex(12)}", "workspace": engine.name, "question": given.question}
+        id_ = f"ans-{secrets.token_hex(12)}"
+        head = {"id": id_, "workspace": engine.name, "question": given.question, "asked": asked}
         if given.stream:
-            told = _told(engine.stream(asked, only), {**head, "asked": asked}, here, engine)
-            return EventStream(told, limit.when())
+            return EventStream(_told(engine.stream(asked, only), head, here), limit.when())
         got = await engine.ask(asked, only)
-    here.answered(engine.name, got)
-    return reply({**head, "asked": asked, **answer_as_json(got.answer, got.sources)})
+        await here.answered(id_, engine.name, given.question, asked, got)
+    return reply({**head, **answer_as_json(got.answer, got.sources)})
 
 
 @routes.get("/workspaces", response_model=Workspaces, tags=["documents"])
@@ -85,7 +85,7 @@ def workspaces(request: Request, here: Here) -> Response:
 
 
 async def _told(
-    events: AsyncIterator[Found | str | Reply], head: dict[str, Any], here: Here, engine: Engine
+    events: AsyncIterator[Found | str | Reply], head: dict[str, str], here: Here
 ) -> AsyncIterator[bytes]:
     yield event({"asked": head["asked"]}, "asked")
     async for part in events:
@@ -94,5 +94,5 @@ async def _told(
         elif isinstance(part, str):
             yield event({"text": part}, "text")
         else:
-            here.answered(engine.name, part)
+            await here.answered(head["id"], head["workspace"], head["question"], head["asked"], part)
             yield event({**head, **answer_as_json(part.answer, part.sources)}, "answer")

@@ -12,12 +12,12 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
-from fieldstone.serve import api, chat, documents, health, problems
+from fieldstone.recipes import choose_settings
+from fieldstone.serve import api, chat, documents, health, opinions, problems
 from fieldstone.serve.engine import Engine
 from fieldstone.serve.guard import Guard
 from fieldstone.serve.page import mount_page
 from fieldstone.serve.served import Access, Served
-from fieldstone.serve.upkeep import Upkeep
 from fieldstone.settings import ServeSettings
 
 ABOUT = """Questions answered from a folder of documents, with the sentence each answer stands on.
@@ -31,31 +31,29 @@ def create_app(
     limits: ServeSettings | None = None,
     *,
     hosts: Sequence[str] = (),
+    watch: bool = False,
 ) -> FastAPI:
     """An app that serves these workspaces by their names, the first one where none is said.
 
     `access` says who may do what; without it everyone may do everything. `hosts` are the names that the
-    server goes by, where it goes by no other. The engines are opened and closed with the app.
+    server goes by, where it goes by no other. With `watch` the folders that the workspaces were built from
+    are followed. The engines are opened and closed with the app.
     """
     limits = limits or ServeSettings()
-    served = Served(
-        engines,
-        access,
-        limits,
-        {name: Upkeep(engine.workspace) for name, engine in engines.items()},
-        health.Metrics(engines.values()),
-    )
+    served = Served(engines, access, limits, health.Metrics(engines.values()))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         going = [asyncio.create_task(engine.keep_fresh()) for engine in engines.values()]
         going += [asyncio.create_task(upkeep.run()) for upkeep in served.upkeep.values()]
+        if watch:
+            going += [asyncio.create_task(_followed(engine, served.stopping)) for engine in engines.values()]
         yield
         served.stop()
         for task in going:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
-        await asyncio.gather(*(engine.close() for engine in engines.values()))
+        await served.close()
 
     app = FastAPI(
         title="Fieldstone",
@@ -68,7 +66,7 @@ def create_app(
     app.state.served = served
     problems.install(app)
     told: dict[int | str, dict[str, Any]] = {status: {"model": problems.Problem} for status in ("4XX", "5XX")}
-    for routes in (api.routes, documents.routes, chat.routes, health.routes):
+    for routes in (api.routes, documents.routes, opinions.routes, chat.routes, health.routes):
         app.include_router(routes, responses=told, dependencies=[Depends(HTTPBearer(auto_error=False))])
     mount_page(app)
     if limits.origins:
@@ -82,3 +80,14 @@ def create_app(
     app.add_middleware(Guard, upload_bytes=upload_bytes, origins=limits.origins, hosts=hosts)
     app.add_middleware(health.Measured, metrics=served.metrics)
     return app
+
+
+async def _followed(engine: Engine, stop: asyncio.Event) -> None:
+    """Follow the folders of a workspace, by its own settings: they are written back to it."""
+    from fieldstone.serve.watch import follow
+
+    async def changed() -> None:
+        await engine.refresh()
+
+    settings = choose_settings(None, engine.workspace.stored_settings())
+    await follow(engine.workspace, settings, changed, stop)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -20,13 +21,13 @@ from fieldstone.models import Vectors
 from fieldstone.serve.engine import Engine, Found, Reply, Turn
 from fieldstone.serve.events import EventStream, event
 from fieldstone.serve.served import Here, reply
-from fieldstone.serve.shapes import QUESTION, FilterGiven, Short, citations_as_json
+from fieldstone.serve.shapes import QUESTION, QUESTION_CHARACTERS, FilterGiven, Short, citations_as_json
 
 PREFIX = "fieldstone/"
 OURS = "fieldstone"
 
-QUESTION_CHARACTERS = 4000
 TEXTS = 512
+"""Texts that one request may have embedded."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -111,10 +112,11 @@ async def chat_completions(given: ChatRequest, request: Request, here: Here) -> 
         asked = await engine.self_contained(question, history)
         if given.stream:
             counted = bool(given.stream_options and given.stream_options.include_usage)
-            chunks = _chunks(engine.stream(asked, only), head, ours.inline, counted, asked, here, engine)
+            told = _Stream(head, ours.inline, counted, engine.name, question, asked)
+            chunks = _chunks(engine.stream(asked, only), told, here)
             return EventStream(chunks, limit.when(), event)
         got = await engine.ask(asked, only)
-    here.answered(engine.name, got)
+        await here.answered(str(head["id"]), engine.name, question, asked, got)
     citations = citations_as_json(got.answer, got.sources)
     text = _text(got, ours.inline)
     message = {"role": "assistant", "content": text, "refusal": None, "citations": citations}
@@ -183,19 +185,25 @@ def _conversation(messages: list[Message]) -> tuple[str, list[Turn]]:
     return question, turns
 
 
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream of chunks: what each begins with, what was wished for, and what was asked where."""
+
+    head: Mapping[str, Any]
+    inline: bool
+    counted: bool
+    workspace: str
+    question: str
+    asked: str
+
+
 async def _chunks(
-    events: AsyncIterator[Found | str | Reply],
-    head: dict[str, Any],
-    inline: bool,
-    counted: bool,
-    asked: str,
-    here: Here,
-    engine: Engine,
+    events: AsyncIterator[Found | str | Reply], its: _Stream, here: Here
 ) -> AsyncIterator[bytes]:
     def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        usage = {"usage": None} if counted else {}
-        return event({**head, "object": "chat.completion.chunk", "choices": [choice], **usage, **more})
+        usage = {"usage": None} if its.counted else {}
+        return event({**its.head, "object": "chat.completion.chunk", "choices": [choice], **usage, **more})
 
     written = ""
     yield chunk({"role": "assistant", "content": ""})
@@ -204,15 +212,15 @@ async def _chunks(
             written += part
             yield chunk({"content": part})
         elif isinstance(part, Reply):
-            here.answered(engine.name, part)
-            whole = _text(part, inline)
+            await here.answered(its.head["id"], its.workspace, its.question, its.asked, part)
+            whole = _text(part, its.inline)
             if rest := whole.removeprefix(written) if whole.startswith(written) else f"\n\n{whole}":
                 yield chunk({"content": rest})
             citations = citations_as_json(part.answer, part.sources)
-            yield chunk({"citations": citations}, "stop", **{OURS: _told(asked, part)})
-            if counted:
+            yield chunk({"citations": citations}, "stop", **{OURS: _told(its.asked, part)})
+            if its.counted:
                 last = {"object": "chat.completion.chunk", "choices": [], "usage": _usage(part)}
-                yield event({**head, **last})
+                yield event({**its.head, **last})
     yield DONE
 
 

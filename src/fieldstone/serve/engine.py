@@ -138,7 +138,7 @@ class Engine:
         stays open then.
         """
         async with self._opening:
-            settings = self._chosen()
+            settings = await asyncio.to_thread(self._chosen)
             mark = await asyncio.to_thread(mark_of, self.workspace, settings)
             before = self._opened
             if self._stopping or (before is not None and before.mark == mark):
@@ -199,12 +199,8 @@ class Engine:
         if self._stopping:
             raise NotReady(STOPPED)
         if self._opened is None:
-            why = (
-                "could not be opened; the log says why"
-                if self.problem
-                else "is loading its models; ask again soon"
-            )
-            raise NotReady(f"{self.name} {why}")
+            why = "could not be opened; the log says why" if self.problem else "is loading its models"
+            raise NotReady(f"{self.name} {why}; ask again in a moment")
         return self._opened
 
     async def _whatever_changes(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -230,8 +226,13 @@ class Engine:
         async def ask() -> Reply | str:
             return await (entered.pop() if entered else self._answers.enter(asked))
 
+        def ended(asking: asyncio.Future[Reply | str]) -> None:
+            if not asking.cancelled():
+                asking.exception()  # it may be that nobody is there any more to hear of it
+            events.put_nowait(None)
+
         asking = asyncio.ensure_future(self._whatever_changes(ask))
-        asking.add_done_callback(lambda _: events.put_nowait(None))
+        asking.add_done_callback(ended)
         told = False
         try:
             while (event := await events.get()) is not None:

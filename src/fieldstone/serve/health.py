@@ -22,6 +22,8 @@ from fieldstone.errors import NotReady
 from fieldstone.serve.engine import Engine, Reply
 from fieldstone.serve.served import Here, reply
 
+METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 routes = APIRouter(tags=["health"])
@@ -112,4 +114,5 @@ class Measured:
             await self._app(scope, receive, sent)
         finally:
             route = getattr(scope.get("route"), "path", "") or "none"
-            self._metrics.requested(scope["method"], route, status, perf_counter() - began)
+            method = scope["method"] if scope["method"] in METHODS else "other"  # a client may make up more
+            self._metrics.requested(method, route, status, perf_counter() - began)

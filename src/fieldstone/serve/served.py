@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import Depends, Request, Response
 from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
 
 from fieldstone.errors import RequestError
+from fieldstone.feedback import Given, now
 from fieldstone.serve.engine import Engine, Reply
+from fieldstone.serve.feedback import Answers
+from fieldstone.serve.keys import Key
 from fieldstone.serve.upkeep import Upkeep
 from fieldstone.settings import ServeSettings
 
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
 class Access(Protocol):
     """Who may do what: `fieldstone.serve.keys.Keys`, say."""
+
+    def of(self, token: str | None) -> Key | None:
+        """The key that this token is, if it is one."""
+        ...
 
     def allows(self, token: str | None, workspace: str, admin: bool = False) -> bool:
         """Whether this token opens the workspace of that name, as `admin` or to read."""
@@ -34,11 +42,15 @@ class Served:
         engines: Mapping[str, Engine],
         access: Access | None,
         settings: ServeSettings,
-        upkeep: Mapping[str, Upkeep],
         metrics: Metrics,
     ) -> None:
-        self.engines, self.access, self.settings = dict(engines), access, settings
-        self.upkeep, self.metrics = dict(upkeep), metrics
+        self.engines, self.access, self.settings, self.metrics = dict(engines), access, settings, metrics
+        self.upkeep = {name: Upkeep(engine.workspace) for name, engine in engines.items()}
+        self.stopping = asyncio.Event()
+        self.answers = {
+            name: Answers(engine.workspace.library(), engine.settings.feedback)
+            for name, engine in engines.items()
+        }
 
     def engine(self, request: Request, workspace: str | None, *, admin: bool = False) -> Engine:
         """The workspace that a request is about; without a name the first one that the asker's key opens.
@@ -76,9 +88,29 @@ class Served:
         """A block that may take as long as a request may; TimeoutError where it takes longer."""
         return asyncio.timeout(self.settings.seconds)
 
-    def answered(self, workspace: str, got: Reply) -> None:
-        """Take note of an answer."""
+    async def answered(self, id_: str, workspace: str, question: str, asked: str, got: Reply) -> None:
+        """Take note of an answer, before it goes out: from then on something can be said of it."""
         self.metrics.answered(workspace, got)
+        its = got.answer
+        given = Given(
+            id=id_,
+            time=now(),
+            workspace=workspace,
+            question=question,
+            asked=asked,
+            answer=its.text,
+            abstained=its.abstained,
+            confidence=its.confidence,
+            citations=its.citations,
+            found=tuple(hit.passage.id for hit in its.hits),
+            models=got.models,
+        )
+        await run_in_threadpool(self.answers[workspace].gave, given)
+
+    def who(self, request: Request) -> str:
+        """The name of the key that a request came with; empty without one."""
+        key = self.access.of(_token(request)) if self.access is not None else None
+        return key.name if key is not None else ""
 
     def stop(self) -> None:
         """Turn down what waits and what comes, so that what is under way can end."""
@@ -86,6 +118,13 @@ class Served:
             engine.stop()
         for upkeep in self.upkeep.values():
             upkeep.stop()
+        self.stopping.set()
+
+    async def close(self) -> None:
+        """End it all, once no request is under way any more."""
+        await asyncio.gather(*(engine.close() for engine in self.engines.values()))
+        for answers in self.answers.values():
+            answers.close()
 
     def opened(self, request: Request, *, admin: bool = False) -> list[Engine]:
         """The workspaces that the asker's key opens."""

@@ -16,7 +16,8 @@ from fieldstone.serve.conversation import Turn
 Sources = Mapping[str, tuple[str, str]]
 """Document id -> source and title."""
 
-QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+QUESTION_CHARACTERS = 4000
+QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=QUESTION_CHARACTERS)]
 Short = Annotated[str, StringConstraints(max_length=400)]
 
 QUESTION = "When may ships pass Marrow Lock?"

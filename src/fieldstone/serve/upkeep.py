@@ -72,7 +72,10 @@ class Upkeep:
 
     async def run(self) -> None:
         """Work in what is uploaded, again and again, until cancelled; first what was left by a kill."""
-        left = await apart(self._left_over)
+        try:
+            left = await apart(self._left_over)
+        except Exception:  # the work itself says what is wrong
+            left = []
         if left is not None:
             self.wake(left)
         while True:

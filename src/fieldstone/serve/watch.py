@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 from watchfiles import awatch
@@ -20,6 +21,7 @@ from watchfiles import awatch
 from fieldstone.errors import FieldstoneError
 from fieldstone.read.find import excluded, source_of
 from fieldstone.recipes import update
+from fieldstone.serve.batches import apart
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
 
@@ -145,7 +147,7 @@ class _Waiting:
             return
         try:
             if settled:
-                news = await asyncio.to_thread(self._update, settled)
+                news = await apart(partial(self._update, settled))
                 self._news = self._news or news
             if self._news:
                 await changed()

@@ -20,6 +20,7 @@ from fieldstone.search import Filter, Index, search
 from fieldstone.search.open import index_for_another_thread
 from fieldstone.serve.batches import STOPPED
 from fieldstone.serve.conversation import Turn, self_contained
+from fieldstone.serve.feedback import models_of
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
 
@@ -39,11 +40,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer; `sources` as in Found, `tokens` of question and answer as the generator counts them."""
+    """An answer; `sources` as in Found, `tokens` of question and answer as the generator counts them.
+
+    `models` are the fingerprints of what answered.
+    """
 
     answer: Answer
     sources: Mapping[str, tuple[str, str]]
     tokens: tuple[int, int]
+    models: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,8 @@ def _concluded(system: System, asked: Asked, what: Read) -> Reply | Exception:
 
 def _reply(system: System, question: str, answer: Answer) -> Reply:
     asked, said = system.generator.count_tokens([question, answer.text])
-    return Reply(answer, _found(system.index.library, answer.hits).sources, (asked, said))
+    sources = _found(system.index.library, answer.hits).sources
+    return Reply(answer, sources, (asked, said), models_of(system))
 
 
 def _telling(system: System, asked: Sequence[Asked]) -> Callable[[Sequence[Sequence[Hit]]], None]:
