@@ -22,6 +22,7 @@ export async function openSource(items, at, workspace, opener, focus = true) {
   $("source-title").textContent = item.source || "A document";
   $("where").textContent = placeOf(item);
   $("doubt").hidden = item.verified;
+  $("text").replaceChildren(element("p", "Opening…", "soft"));
   show(focus);
   try {
     const [document, passage] = await found(item, workspace);
@@ -39,7 +40,6 @@ function show(focus) {
   const modal = pane.matches(":modal");
   if (pane.open && modal !== narrow.matches) pane.close();
   if (!pane.open) {
-    $("text").replaceChildren(element("p", "Opening…", "soft"));
     document.body.classList.add("beside");
     if (narrow.matches) pane.showModal();
     else pane.setAttribute("open", ""); // show() would move the focus, and the page with it
