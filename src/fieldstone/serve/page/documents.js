@@ -149,7 +149,8 @@ function showProgress(progress) {
   if (!progress) return;
   const { step, done, total, unit, problem } = progress;
   const bar = $("indexing").querySelector("progress");
-  const at = step ? `${STEPS[step] ?? "Working"}: ${done} of ${total} ${unit}` : "Waiting to be worked in";
+  const doing = step ? (STEPS[step] ?? "Working") : "Waiting to be worked in";
+  const at = total ? `${doing}: ${done} of ${total} ${unit}` : `${doing}…`;
   const text = problem ? sentence(problem) : at;
   $("indexing").classList.toggle("problem", Boolean(problem));
   if ($("indexing").firstElementChild.textContent !== text) $("indexing").firstElementChild.textContent = text;
@@ -202,7 +203,7 @@ function showUploads(rows, progress) {
     const file = listed.get(source);
     if (progress?.waiting.includes(source) || file?.state === "indexing" || (progress && !file)) continue;
     if (!file) tell(item, "is taken in; it stands further down the list");
-    else if (file.state === "unread") tell(item, `could not be read: ${sentence(file.reason)}`, "problem");
+    else if (file.state === "unread") tell(item, `could not be read: ${file.reason}`, "problem");
     else tell(item, "can be asked about", "good");
     say(file?.state === "unread" ? `${source} could not be read` : `${source} is ready`);
     uploads.delete(source);
