@@ -17,6 +17,7 @@ from fieldstone.serve import api, chat, documents, health, opinions, problems
 from fieldstone.serve.engine import Engine
 from fieldstone.serve.guard import Guard
 from fieldstone.serve.mcp import mount_mcp
+from fieldstone.serve.page import mount_page
 from fieldstone.serve.served import Access, Served
 from fieldstone.settings import ServeSettings
 
@@ -69,6 +70,7 @@ def create_app(
     for routes in (api.routes, documents.routes, opinions.routes, chat.routes, health.routes):
         app.include_router(routes, responses=told, dependencies=[Depends(HTTPBearer(auto_error=False))])
     mount_mcp(app, engines, access)
+    mount_page(app)
     if limits.origins:
         app.add_middleware(
             CORSMiddleware,
