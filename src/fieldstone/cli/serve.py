@@ -69,6 +69,7 @@ def serve(
     from fieldstone.serve.app import create_app
     from fieldstone.serve.engine import Engine
     from fieldstone.serve.run import listen, run
+    from fieldstone.serve.shared import SharedModels
     from fieldstone.workspace import open_workspace
 
     flags = [*(changes or ())]
@@ -82,7 +83,8 @@ def serve(
     access = _keys(how.host, keys, open_)
     hosts = () if access is not None else (*NAMES, how.host)
     with listen(how.host, how.port) as listening:
-        engines = {name: Engine(workspace, flags) for name, workspace in zip(names, opened, strict=True)}
+        models = SharedModels()
+        engines = {name: Engine(its, flags, models) for name, its in zip(names, opened, strict=True)}
         app = create_app(engines, access, how, hosts=hosts, watch=watch)
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
         if told := not (quiet or ctx.obj):

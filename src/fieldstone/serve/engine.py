@@ -12,6 +12,7 @@ from fieldstone.recipes import choose_settings
 from fieldstone.search import Filter
 from fieldstone.serve.batches import STOPPED, Batcher, apart
 from fieldstone.serve.conversation import Turn
+from fieldstone.serve.shared import SharedModels
 from fieldstone.serve.work import (
     Asked,
     Embedded,
@@ -42,11 +43,14 @@ TRIES = (0.0, 0.5, 2.0)
 
 
 class Engine:
-    """One workspace, served in one event loop; `flags` as in `choose_settings`.
+    """One workspace, served in one event loop.
+
+    `flags` as in `choose_settings`; `models` are those of other workspaces, too.
 
     Two threads work: one searches, the other answers, so that no search waits behind an answer. Each has a
     connection to the library and indexes over it of its own; encoder and vectors are shared under a lock.
-    What waits for a thread is worked on together (`batches`). An answer is of one version of the library.
+    Models that other workspaces use as well are used in turns, a batch each (`shared`). What waits for a
+    thread is worked on together (`batches`). An answer is of one version of the library.
 
     A streamed answer is one of its batch. If it is the only one, and the generator reads the passages
     together, its text comes piece by piece, and the thread is its own until it ends or its asker has gone;
@@ -56,8 +60,10 @@ class Engine:
     All that asks raises Busy when too much waits, NotReady until the models are loaded and after `stop`.
     """
 
-    def __init__(self, workspace: Workspace, flags: Sequence[str] = ()) -> None:
-        self.workspace, self._flags = workspace, tuple(flags)
+    def __init__(
+        self, workspace: Workspace, flags: Sequence[str] = (), models: SharedModels | None = None
+    ) -> None:
+        self.workspace, self._flags, self._models = workspace, tuple(flags), models or SharedModels()
         self.name = workspace.path.resolve().name
         self.settings = self._chosen()
         self.made = int((workspace.path / "library.db").stat().st_ctime)  # in seconds since 1970
@@ -143,7 +149,7 @@ class Engine:
             before = self._opened
             if self._stopping or (before is not None and before.mark == mark):
                 return False
-            self._opened = await apart(lambda: open_all(self.workspace, settings, mark))
+            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self._models))
             self.settings, self.problem = settings, ""
             log.info("%s: %s", self.name, "can be asked" if before is None else "what is in use has changed")
         if before is not None and not self._stopping:
