@@ -263,10 +263,10 @@ def test_a_stream_that_is_left_frees_the_thread(tmp_path):
 
     async def main():
         async with opened(workspace) as engine:
+            GENERATOR.hold(after=2)  # in the middle of the text: the search's second look, and a piece
             events = engine.stream(CRANE)
             async for event in events:
                 if isinstance(event, str):
-                    GENERATOR.hold()  # in the middle of it
                     break
             await reached(GENERATOR)
             written = len(GENERATOR.calls)

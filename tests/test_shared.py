@@ -97,13 +97,15 @@ def test_a_stream_has_the_model_for_itself_until_its_end(tmp_path):
 
     async def main():
         async with opened(*workspaces) as (first, second):
+            GENERATOR.hold(after=2)  # in the middle of the text
             events = first.stream(CRANE)
             async for event in events:
                 if isinstance(event, str):
-                    GENERATOR.hold()
                     break
             await reached(GENERATOR)
             asking = asyncio.create_task(second.ask(PRICE))
+            turns = second._opened.models._answering[0].turns
+            await asyncio.to_thread(until, lambda: turns._waiting)
             await events.aclose()  # its asker goes: the turn goes to the other
             GENERATOR.go()
             assert (await asking).answer.citations

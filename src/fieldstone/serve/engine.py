@@ -72,7 +72,7 @@ class Engine:
         self._opening = asyncio.Lock()
         self._stopping = False
         how = self.settings.serve
-        self._answers: Batcher[Asked | FollowUp, Reply | str] = Batcher(
+        self._answers: Batcher[Asked | FollowUp | Wanted, Reply | str | Found] = Batcher(
             f"{self.name}-answers",
             lambda asked: answer_all(self._ready(), asked, lambda: self._stopping),
             largest=how.batch,
@@ -96,9 +96,19 @@ class Engine:
 
     # -- what it does
 
-    async def search(self, question: str, k: int = 10, filter: Filter | None = None) -> Found:
-        """The `k` passages that fit best. There is no second look at them: that is a part of answering."""
-        return await self._whatever_changes(lambda: self._searches.put(Wanted(question, k, filter)))
+    async def search(
+        self, question: str, k: int = 10, filter: Filter | None = None, *, rerank: bool = False
+    ) -> Found:
+        """The `k` passages that fit best.
+
+        With `rerank` a second look is taken at them as answering takes it, in the thread that answers.
+        """
+        wanted = Wanted(question, k, filter)
+        if not rerank:
+            return await self._whatever_changes(lambda: self._searches.put(wanted))
+        found = await self._whatever_changes(lambda: self._answers.put(wanted))
+        assert isinstance(found, Found)
+        return found
 
     async def ask(self, question: str, filter: Filter | None = None) -> Reply:
         """The answer to a question that stands by itself."""
@@ -225,14 +235,17 @@ class Engine:
         return await ask()
 
     async def _streamed(
-        self, asked: Asked, first: asyncio.Future[Reply | str], events: asyncio.Queue[Found | str | None]
+        self,
+        asked: Asked,
+        first: asyncio.Future[Reply | str | Found],
+        events: asyncio.Queue[Found | str | None],
     ) -> AsyncIterator[Found | str | Reply]:
         entered = [first]
 
-        async def ask() -> Reply | str:
+        async def ask() -> Reply | str | Found:
             return await (entered.pop() if entered else self._answers.enter(asked))
 
-        def ended(asking: asyncio.Future[Reply | str]) -> None:
+        def ended(asking: asyncio.Future[Reply | str | Found]) -> None:
             if not asking.cancelled():
                 asking.exception()  # it may be that nobody is there any more to hear of it
             events.put_nowait(None)

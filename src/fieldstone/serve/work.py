@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from fieldstone.serve.batches import STOPPED
 from fieldstone.serve.conversation import Turn, self_contained
 from fieldstone.serve.feedback import models_of
 from fieldstone.serve.shared import Borrowed, SharedModels
-from fieldstone.settings import Settings
+from fieldstone.settings import SearchSettings, Settings
 from fieldstone.workspace import Workspace
 
 Key = TypeVar("Key")
@@ -77,7 +77,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A search that was asked for."""
+    """A search that was asked for; whether with a second look is a matter of which thread it waits for."""
 
     question: str
     k: int
@@ -127,34 +127,34 @@ def open_all(workspace: Workspace, settings: Settings, mark: str, shared: Shared
 def search_for(opened: Opened, wanted: Sequence[Wanted]) -> list[Found | Exception]:
     """What each search finds, without a second look at it."""
     how = opened.system.settings.search.model_copy(update={"rerank": "none"})
-    outcomes: dict[int, Found | Exception] = {}
-    for (k, filter), numbers in _alike([(its.k, its.filter) for its in wanted]).items():
-        with _one_version(opened.index) as library:
-            found = search(opened.index, [wanted[n].question for n in numbers], how, k, filter)
-            for number, hits in zip(numbers, found, strict=True):
-                outcomes[number] = _found(library, hits)
-    return [outcomes[number] for number in range(len(wanted))]
+    return _search(opened.index, how, wanted)
 
 
 def answer_all(
-    opened: Opened, asked: Sequence[Asked | FollowUp], stopping: Callable[[], bool]
-) -> list[Reply | str | Exception]:
-    """The reply to each question, the self-contained form of each follow-up.
+    opened: Opened, asked: Sequence[Asked | FollowUp | Wanted], stopping: Callable[[], bool]
+) -> list[Reply | str | Found | Exception]:
+    """The reply to each question, the self-contained form of each follow-up, what each search finds.
+
+    These searches take the second look that answering takes.
 
     A question that comes alone is written in pieces where it can be, until its asker has gone or we are
     `stopping`.
     """
-    outcomes: dict[int, Reply | str | Exception] = {}
-    questions: list[tuple[int, Asked]] = []
-    follow_ups: list[tuple[int, FollowUp]] = []
-    for number, its in enumerate(asked):
-        if isinstance(its, Asked):
-            questions.append((number, its))
-        else:
-            follow_ups.append((number, its))
+    outcomes: dict[int, Reply | str | Found | Exception] = {}
+    questions = [(number, its) for number, its in enumerate(asked) if isinstance(its, Asked)]
+    follow_ups = [(number, its) for number, its in enumerate(asked) if isinstance(its, FollowUp)]
+    searches = [(number, its) for number, its in enumerate(asked) if isinstance(its, Wanted)]
     if follow_ups:
         with opened.models.turn():
             outcomes |= {number: _made_self_contained(opened.system, its) for number, its in follow_ups}
+    if searches:
+        found = _search(
+            opened.system.index,
+            opened.system.settings.search,
+            [its for _, its in searches],
+            opened.models.turn,
+        )
+        outcomes |= {number: its for (number, _), its in zip(searches, found, strict=True)}
     if len(questions) == 1 and _streams(opened.system, questions[0][1]):
         number, alone = questions[0]
         outcomes[number] = _in_pieces(opened, alone, stopping)
@@ -177,6 +177,21 @@ def embed_texts(opened: Opened, texts: Sequence[str], questions: bool) -> Embedd
     parts = [texts[i : i + TEXTS] for i in range(0, len(texts), TEXTS)]
     vectors = np.concatenate([dense.embed(part, questions=questions) for part in parts])
     return Embedded(vectors, sum(sum(dense.count_tokens(part)) for part in parts))
+
+
+def _search(
+    index: Index,
+    how: SearchSettings,
+    wanted: Sequence[Wanted],
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Found | Exception]:
+    outcomes: dict[int, Found | Exception] = {}
+    for (k, filter), numbers in _alike([(its.k, its.filter) for its in wanted]).items():
+        with _one_version(index) as library, turn():
+            found = search(index, [wanted[n].question for n in numbers], how, k, filter)
+            for number, hits in zip(numbers, found, strict=True):
+                outcomes[number] = _found(library, hits)
+    return [outcomes[number] for number in range(len(wanted))]
 
 
 def _made_self_contained(system: System, its: FollowUp) -> str | Exception:
