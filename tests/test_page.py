@@ -303,6 +303,51 @@ def test_a_text_that_comes_in_pieces_and_is_stopped(browser, tmp_path):
 
 
 @slow
+def test_questions_and_searches_are_limited(browser, harbour):
+    price = "What does a day at the quay cost?"
+    with opened(browser, harbour, allowed=["400"]) as page:
+        button, panel = page.locator("#composer .filtering"), page.locator("#composer-filter")
+        assert panel.is_hidden()
+        page.focus("#question")
+        page.keyboard.type(price)
+        for key in ("Tab", "Tab", "Enter"):
+            page.keyboard.press(key)
+        assert button.get_attribute("aria-expanded") == "true"
+        page.keyboard.type("berths/*")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article:last-child .reply[aria-busy=false]")
+        assert page.inner_text(last(".only")) == "Only in berths/*"
+        assert "tariffs" not in page.inner_html(last(".found"))
+        assert "berths/berth-7.md" in page.inner_html(last(".found"))
+        page.focus("#composer-filter input")
+        page.keyboard.press("Escape")
+        assert panel.is_hidden()
+        assert page.evaluate("document.activeElement.className") == "plain filtering"
+        assert button.inner_text() == "Filter: berths/*"
+        page.select_option("#workspace", "island")
+        assert button.inner_text() == "Filter"
+        page.select_option("#workspace", "harbour")
+        page.click("nav a >> text=Documents")
+        assert page.inner_text("#search .filtering") == "Filter: berths/*"
+        page.fill("#words", price)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#passages li:has-text('berths/berth-8.md')")
+        assert page.locator("#passages li").filter(has_text="tariffs").count() == 0
+        page.click("#search .filtering")
+        page.fill("#search-filter [name=since]", "May")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#warning:has-text('May')")
+        page.click("#search-filter button")
+        page.fill("#words", price)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#passages li:has-text('tariffs/2025.txt')")
+        page.click("nav a >> text=Ask")
+        ask(page, price)
+        assert page.is_hidden(last(".only"))
+        assert "tariffs/2025.txt" in page.inner_html(last(".found"))
+
+
+@slow
 def test_too_much_to_do(browser, tmp_path):
     """The page says how long to wait, and asks again when told to."""
     workspace = workspace_of(tmp_path / "busy", TEXTS, **WATCHED, serve={"queue": 1, "batch": 1})
@@ -424,6 +469,10 @@ def test_nothing_sticks_out(browser, harbour, scheme, width):
                 page.screenshot(path=f"{look}/{part}-{scheme}-{width}.png")
 
         looked_at("start")
+        page.click("#composer .filtering")
+        page.fill("#composer-filter [name=source]", "berths/*")
+        looked_at("filter")
+        page.click("#composer .filtering")
         ask(page, CRANE)
         looked_at("answer")
         page.click(last(".chip"))

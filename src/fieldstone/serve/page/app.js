@@ -4,6 +4,7 @@ import { get, Problem } from "./api.js";
 import { showConversation, stepChips } from "./ask.js";
 import { leaveDocuments, showDocuments } from "./documents.js";
 import { $, element } from "./dom.js";
+import { showFilter } from "./filter.js";
 import { closeSource, step } from "./source.js";
 
 let workspace = "";
@@ -20,6 +21,7 @@ function showView() {
   }
   if (changed) closeSource(false);
   document.body.classList.toggle("asking", !documents);
+  showFilter(workspace);
   showConversation(workspace);
   if (documents) showDocuments(workspace);
   else leaveDocuments();

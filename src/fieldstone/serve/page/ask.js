@@ -2,6 +2,7 @@
 
 import { events, Problem, problemFrom } from "./api.js";
 import { $, clone, element, placeOf, say } from "./dom.js";
+import { filterOf, told } from "./filter.js";
 import { legendOf, showHits, sourceOf } from "./found.js";
 import { showRate } from "./rate.js";
 import { closeSource, openSource } from "./source.js";
@@ -35,8 +36,11 @@ function ask() {
   const question = $("question").value.trim();
   if (now.stopper) return now.stopper.abort();
   if (!question) return $("question").focus();
-  const turn = { question, reply: null, node: clone("turn"), conversation: now };
+  const filter = filterOf(now.workspace);
+  const turn = { question, filter, reply: null, node: clone("turn"), conversation: now };
   turn.node.querySelector(".question").textContent = question;
+  turn.node.querySelector(".only").hidden = !filter;
+  turn.node.querySelector(".only span").textContent = told(filter);
   now.turns.push(turn);
   now.log.append(turn.node);
   $("question").value = "";
@@ -49,12 +53,12 @@ function ask() {
 }
 
 async function run(turn) {
-  const { conversation, node, question } = turn;
+  const { conversation, node, question, filter } = turn;
   const its = (kind) => node.querySelector(`.${kind}`);
   const { workspace } = conversation;
   const before = conversation.turns.slice(0, conversation.turns.indexOf(turn)).filter(({ reply }) => reply);
   const history = before.slice(-HISTORY).map(({ question, reply }) => ({ question, answer: reply.answer ?? "" }));
-  const given = { question, history, workspace, stream: true };
+  const given = { question, history, workspace, filter, stream: true };
   const stopper = (conversation.stopper = new AbortController());
   showComposer();
   its("failed").hidden = true;

@@ -2,6 +2,7 @@
 
 import { get, post, Problem, request } from "./api.js";
 import { $, during, element, say, sentence } from "./dom.js";
+import { filterOf } from "./filter.js";
 import { showHits } from "./found.js";
 
 const PAGE = 100;
@@ -243,8 +244,9 @@ $("search").onsubmit = async (event) => {
   const question = $("words").value.trim();
   if (!question) return clearSearch();
   const button = $("search").querySelector("button");
+  const given = { question, workspace, k: 20, filter: filterOf(workspace) };
   try {
-    const { hits, seconds } = await during(button, () => post("api/search", { question, workspace, k: 20 }));
+    const { hits, seconds } = await during(button, () => post("api/search", given));
     warn(null);
     $("library").hidden = true;
     $("passages").hidden = false;
