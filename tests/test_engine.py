@@ -1,13 +1,17 @@
 """A workspace held open: many ask, each gets their own answer, whatever changes meanwhile."""
 
 import asyncio
+import json
 import threading
 from contextlib import asynccontextmanager
 
 import pytest
+from typer.testing import CliRunner
 
 from fieldstone.answer import answer, open_system
+from fieldstone.cli.app import app
 from fieldstone.errors import Busy, ModelError, NotReady
+from fieldstone.in_use import Choice, take_into_use
 from fieldstone.models import load_encoder
 from fieldstone.records import Answer
 from fieldstone.search import Filter
@@ -83,6 +87,30 @@ def test_it_answers_and_finds_as_the_command_does(tmp_path):
             assert reply.tokens[0] == 8
             embedded = await engine.embed(["a"] * 9)
             assert (embedded.vectors.shape, embedded.tokens) == ((9, 256), 9)
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_a_second_look_is_that_of_the_command_with_a_tuned_reranker_too(tmp_path):
+    from tiny_models import cross_encoder
+
+    workspace = workspace_of(tmp_path / "harbour")
+    tuned = Choice("reranker", "models/reranker/one", "likelihood", "2026-11-22", "better", False)
+
+    async def main():
+        async with opened(workspace) as engine:
+            for by in ("likelihood", "cross-encoder"):
+                said = CliRunner().invoke(app, ["search", str(workspace.path), PRICE, "--json"])
+                hits = (await engine.search(PRICE, 10, rerank=True)).hits
+                assert {hit.by for hit in hits} == {by}
+                assert [hit.passage.id for hit in hits] == [
+                    its["passage"]["id"] for its in json.loads(said.stdout)["hits"]
+                ]
+                cross_encoder(workspace.path / tuned.name)
+                with workspace.writing():
+                    take_into_use(workspace, tuned)
+                await engine.refresh()
 
     run(main())
 

@@ -56,10 +56,10 @@ def search(
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)
-    settings = settings_of(opened, changes, mode=mode, rerank=rerank)
+    settings = with_tuned(opened, settings_of(opened, changes, mode=mode, rerank=rerank))
     only = filter_of(source, type_, since, until)
     with waiting("searching …"):
-        index = open_index(opened, with_tuned(opened, settings))
+        index = open_index(opened, settings)
         hits = find(index, [question], settings.search, k, only)[0]
     warn_if_unfinished(index.library)
     if json:
