@@ -30,6 +30,7 @@ class Watch:
         self.lock, self.going, self.reached = threading.Lock(), threading.Event(), threading.Event()
         self.going.set()
         self.calls: list[int] = []  # how many things each call was about
+        self.passing = 0
 
     @contextmanager
     def using(self, things: int) -> Iterator[None]:
@@ -37,19 +38,24 @@ class Watch:
         assert self.lock.acquire(blocking=False), "two threads use a model at a time"
         try:
             self.calls.append(things)
-            self.reached.set()
-            assert self.going.wait(20)
+            if self.passing:
+                self.passing -= 1
+            else:
+                self.reached.set()
+                assert self.going.wait(20)
             yield
         finally:
             self.lock.release()
 
-    def hold(self) -> None:
-        """The next call waits for `go`."""
+    def hold(self, after: int = 0) -> None:
+        """The next call waits for `go`, or the one `after` so many."""
+        self.passing = after
         self.going.clear()
         self.reached.clear()
 
     def go(self) -> None:
         """Let it work."""
+        self.passing = 0
         self.going.set()
 
 

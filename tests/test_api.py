@@ -50,6 +50,16 @@ def test_a_search(harbour):
     assert set(document) == {"id", "source", "title", "text", "metadata", "headings", "pages"}
 
 
+def test_a_search_with_a_second_look(harbour):
+    given = {"question": CRANE, "k": 3, "rerank": True, "filter": {"source": "berths/*"}}
+    got = harbour.post("/api/search", json=given).json()
+    assert [set(hit["scores"]) for hit in got["hits"]] == [{"dense", "lexical", "fused", "likelihood"}] * 2
+    answered = harbour.post("/api/ask", json={k: given[k] for k in ("question", "filter")}).json()
+    assert got["hits"] == answered["hits"]
+    del given["rerank"]
+    assert "likelihood" not in harbour.post("/api/search", json=given).json()["hits"][0]["scores"]
+
+
 def test_an_answer(harbour):
     got = harbour.post("/api/ask", json={"question": CRANE}).json()
     assert (got["question"], got["asked"], got["workspace"]) == (CRANE, CRANE, "harbour")

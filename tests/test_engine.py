@@ -263,11 +263,9 @@ def test_a_stream_that_is_left_frees_the_thread(tmp_path):
 
     async def main():
         async with opened(workspace) as engine:
+            GENERATOR.hold(after=5)  # in the middle of the text
             events = engine.stream(CRANE)
-            async for event in events:
-                if isinstance(event, str):
-                    GENERATOR.hold()  # in the middle of it
-                    break
+            assert isinstance(await anext(events), Found)
             await reached(GENERATOR)
             written = len(GENERATOR.calls)
             await events.aclose()

@@ -1,5 +1,6 @@
 """`fieldstone serve` as people start it: from the first second to the last, and when it is killed."""
 
+import json
 import os
 import re
 import signal
@@ -67,6 +68,7 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path):
         assert process.wait(30) == 0
     log = (tmp_path / "log").read_text()
     assert log.rstrip().endswith("ended")
+    assert "/api/ask" not in log
     assert "Traceback" not in log
 
 
@@ -110,6 +112,41 @@ def test_beyond_this_machine_it_takes_a_key(tmp_path):
         key = {"authorization": f"Bearer {token}"}
         assert httpx.post(f"{address}/api/ask", json=CRANE, headers=key).status_code == 200
         assert httpx.post(f"{address}/api/documents", headers=key).status_code == 403
+
+
+def test_its_log_is_for_machines_if_wanted_and_tells_no_secrets(tmp_path):
+    workspace, keys = workspace_of(tmp_path / "harbour"), tmp_path / "keys.json"
+    token = make_key(keys, "reading-room")
+    with started(tmp_path, workspace.path, "--keys", keys, "--log", "json") as (process, client):
+        key = {"authorization": f"Bearer {token}"}
+        said = client.post("/api/ask", json=CRANE, headers=key).json()["text"]
+        assert client.post("/api/ask", json=CRANE | {"stream": True}, headers=key).status_code == 200
+        assert client.get(f"/api/documents?after={token}", headers=key).status_code == 200
+        assert client.get("/api/documents/a%0Ab", headers={"authorization": "Bearer fs_x"}).status_code == 401
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as raw:
+            raw.sendall(b"no HTTP at all\r\n\r\n")
+            raw.recv(1000)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    text = (tmp_path / "log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    told = [
+        (line["method"], line["path"], line["status"], line["workspace"], line["key"])
+        for line in lines
+        if line["logger"] == "fieldstone.requests" and line["path"].startswith("/api/")
+    ]
+    assert told == [
+        ("POST", "/api/ask", 200, "harbour", "reading-room"),
+        ("POST", "/api/ask", 200, "harbour", "reading-room"),
+        ("GET", "/api/documents", 200, "harbour", "reading-room"),
+        ("GET", "/api/documents/a\nb", 401, None, None),
+    ]
+    assert all(line["milliseconds"] > 0 for line in lines if line["logger"] == "fieldstone.requests")
+    assert "uvicorn.error" in {line["logger"] for line in lines}
+    assert lines[-1]["message"] == "ended"
+    for secret in (token, CRANE["question"], said, "Bearer"):
+        assert secret not in text
 
 
 def test_what_cannot_be_served_is_said(tmp_path):

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fieldstone import models as all_models
 from fieldstone.answer.readings import WAYS, Reading, cited_readings, grounding
 from fieldstone.in_use import reranking_model, trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Generator, load_generator, reads_long
+from fieldstone.models import Generator, Loader, reads_long
 from fieldstone.prompts import NO_ANSWER, parse_together, together_prompt
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
@@ -63,12 +64,12 @@ class Read:
     timings: Mapping[str, float]
 
 
-def open_system(workspace: Workspace, settings: Settings) -> System:
+def open_system(workspace: Workspace, settings: Settings, loader: Loader = all_models) -> System:
     """Load the models in use (the settings', or what was tuned from them) and open the indexes."""
     settings = with_tuned(workspace, settings)
     models = settings.models
-    generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
-    index = open_index(workspace, settings, generator)
+    generator = loader.load_generator(models.generator, device=models.device, threads=models.threads or None)
+    index = open_index(workspace, settings, generator, loader)
     trusted = trust_in_use(workspace, models.encoder, models.generator, reranking_model(settings))
     return System(index, generator, settings, trusted)
 

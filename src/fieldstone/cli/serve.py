@@ -5,13 +5,15 @@ from __future__ import annotations
 from ipaddress import ip_address
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fieldstone.cli.options import Quiet, Set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fieldstone.serve.keys import Keys
 
 NAMES = ("127.0.0.1", "[::1]", "localhost")
@@ -53,6 +55,10 @@ def serve(
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow the folders that were added: read what changes there.")
     ] = False,
+    log: Annotated[
+        Literal["plain", "json"],
+        typer.Option("--log", help="Lines for people, or an object a line and one a request, on stderr."),
+    ] = "plain",
     changes: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -62,13 +68,16 @@ def serve(
     its models are loaded: /readyz says when.
     """
     import logging
+    from functools import partial
 
     from fieldstone.cli.options import settings_of
     from fieldstone.cli.output import err, show
     from fieldstone.errors import SettingsError
     from fieldstone.serve.app import create_app
     from fieldstone.serve.engine import Engine
+    from fieldstone.serve.logs import set_up
     from fieldstone.serve.run import listen, run
+    from fieldstone.serve.shared import SharedModels
     from fieldstone.workspace import open_workspace
 
     flags = [*(changes or ())]
@@ -82,18 +91,22 @@ def serve(
     access = _keys(how.host, keys, open_)
     hosts = () if access is not None else (*NAMES, how.host)
     with listen(how.host, how.port) as listening:
-        engines = {name: Engine(workspace, flags) for name, workspace in zip(names, opened, strict=True)}
+        models = SharedModels()
+        engines = {name: Engine(its, flags, models) for name, its in zip(names, opened, strict=True)}
         app = create_app(engines, access, how, hosts=hosts, watch=watch)
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-        if told := not (quiet or ctx.obj):
-            logging.getLogger("fieldstone").setLevel(logging.INFO)
+        told = not (quiet or ctx.obj)
+        set_up(log, logging.INFO if told else logging.WARNING)
+        say: Callable[[str], None] = partial(show, to=err)
+        if log == "json":
+            say = logging.getLogger("fieldstone").info
+        if told:
             name = f"[{how.host}]" if ":" in how.host else how.host
             address = f"http://{name}:{listening.getsockname()[1]}"
             opens = "open to this machine" if access is None else "opened by keys"
-            show(f"{', '.join(names)}: {address}, {opens}; Ctrl-C ends it", to=err)
+            say(f"{', '.join(names)}: {address}, {opens}; Ctrl-C ends it")
         run(app, listening)
     if told:
-        show("ended", to=err)
+        say("ended")
 
 
 def _keys(host: str, file: Path | None, open_: bool) -> Keys | None:

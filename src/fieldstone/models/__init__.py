@@ -173,6 +173,22 @@ class Options:
     concurrency: int = 8
 
 
+class Loader(Protocol):
+    """Loads models by name: this module, or what keeps those that it has loaded."""
+
+    def load_encoder(self, name: str, *, device: str = "auto", threads: int | None = None) -> Encoder:
+        """The encoder called `name`."""
+        ...
+
+    def load_reranker(self, name: str, *, device: str = "auto", threads: int | None = None) -> Reranker:
+        """The reranker called `name`."""
+        ...
+
+    def load_generator(self, name: str, *, device: str = "auto", threads: int | None = None) -> Generator:
+        """The generator called `name`."""
+        ...
+
+
 # scheme -> module. A backend is a module with any of load_encoder, load_reranker, load_generator, each
 # taking (name, options). A package of your own adds one under the entry points "fieldstone.models".
 BACKENDS = {

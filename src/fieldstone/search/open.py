@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fieldstone.models import Generator, load_encoder, load_generator, load_reranker
+from fieldstone import models as all_models
+from fieldstone.models import Generator, Loader
 from fieldstone.search import Index
 from fieldstone.search.dense import DenseIndex
 from fieldstone.search.lexical import LexicalIndex
@@ -11,19 +12,24 @@ from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace
 
 
-def open_index(workspace: Workspace, settings: Settings, generator: Generator | None = None) -> Index:
+def open_index(
+    workspace: Workspace,
+    settings: Settings,
+    generator: Generator | None = None,
+    loader: Loader = all_models,
+) -> Index:
     """What the searches need and no more: words alone load no model, a given generator is shared."""
     library, models, how = workspace.library(), settings.models, settings.search
     device, threads = models.device, models.threads or None
     dense = reranker = None
     if how.mode != "lexical":
-        encoder = load_encoder(models.encoder, device=device, threads=threads)
+        encoder = loader.load_encoder(models.encoder, device=device, threads=threads)
         url = "memory:" if how.store == "library" else how.store
         dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
     if how.rerank == "likelihood" and generator is None:
-        generator = load_generator(models.generator, device=device, threads=threads)
+        generator = loader.load_generator(models.generator, device=device, threads=threads)
     if how.rerank == "cross-encoder":
-        reranker = load_reranker(models.reranker, device=device, threads=threads)
+        reranker = loader.load_reranker(models.reranker, device=device, threads=threads)
     return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
 
 

@@ -39,12 +39,12 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 
 @routes.post("/search", response_model=SearchReply, tags=["search and ask"])
 async def search(given: SearchRequest, request: Request, here: Here) -> Response:
-    """The passages that fit a question best, without the second look that answering takes at them."""
+    """The passages that fit a question best; the second look that answering takes is taken if asked for."""
     began = perf_counter()
     engine = here.engine(request, given.workspace)
     only = given.filter.as_filter() if given.filter else None
     async with here.time():
-        found = await engine.search(given.question, given.k, only)
+        found = await engine.search(given.question, given.k, only, rerank=given.rerank)
     hits = hits_as_json(found.hits, found.sources)
     return reply({"workspace": engine.name, "hits": hits, "seconds": perf_counter() - began})
 
@@ -71,7 +71,8 @@ async def ask(given: AskRequest, request: Request, here: Here) -> Response:
 
 @routes.get("/workspaces", response_model=Workspaces, tags=["documents"])
 def workspaces(request: Request, here: Here) -> Response:
-    """The workspaces that are served."""
+    """The workspaces that the key opens."""
+    here.engine(request, None)
     listed = []
     for engine in here.opened(request):
         library = engine.workspace.library()

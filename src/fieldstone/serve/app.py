@@ -80,7 +80,7 @@ def create_app(
         )
     upload_bytes = int(limits.upload_megabytes * 2**20)
     app.add_middleware(Guard, upload_bytes=upload_bytes, origins=limits.origins, hosts=hosts)
-    app.add_middleware(health.Measured, metrics=served.metrics)
+    app.add_middleware(health.Measured, served=served)
     return app
 
 

@@ -127,7 +127,8 @@ async def chat_completions(given: ChatRequest, request: Request, here: Here) -> 
 
 @routes.get("/models")
 def models(request: Request, here: Here) -> Response:
-    """The workspaces, as models."""
+    """The workspaces that the key opens, as models."""
+    here.engine(request, None)
     return reply({"object": "list", "data": [_as_model(engine) for engine in here.opened(request)]})
 
 

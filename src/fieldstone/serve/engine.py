@@ -12,6 +12,7 @@ from fieldstone.recipes import choose_settings
 from fieldstone.search import Filter
 from fieldstone.serve.batches import STOPPED, Batcher, apart
 from fieldstone.serve.conversation import Turn
+from fieldstone.serve.shared import SharedModels
 from fieldstone.serve.work import (
     Asked,
     Embedded,
@@ -42,11 +43,14 @@ TRIES = (0.0, 0.5, 2.0)
 
 
 class Engine:
-    """One workspace, served in one event loop; `flags` as in `choose_settings`.
+    """One workspace, served in one event loop.
+
+    `flags` as in `choose_settings`; `models` are those of other workspaces, too.
 
     Two threads work: one searches, the other answers, so that no search waits behind an answer. Each has a
     connection to the library and indexes over it of its own; encoder and vectors are shared under a lock.
-    What waits for a thread is worked on together (`batches`). An answer is of one version of the library.
+    Models that other workspaces use as well are used in turns, a batch each (`shared`). What waits for a
+    thread is worked on together (`batches`). An answer is of one version of the library.
 
     A streamed answer is one of its batch. If it is the only one, and the generator reads the passages
     together, its text comes piece by piece, and the thread is its own until it ends or its asker has gone;
@@ -56,8 +60,10 @@ class Engine:
     All that asks raises Busy when too much waits, NotReady until the models are loaded and after `stop`.
     """
 
-    def __init__(self, workspace: Workspace, flags: Sequence[str] = ()) -> None:
-        self.workspace, self._flags = workspace, tuple(flags)
+    def __init__(
+        self, workspace: Workspace, flags: Sequence[str] = (), models: SharedModels | None = None
+    ) -> None:
+        self.workspace, self._flags, self._models = workspace, tuple(flags), models or SharedModels()
         self.name = workspace.path.resolve().name
         self.settings = self._chosen()
         self.made = int((workspace.path / "library.db").stat().st_ctime)  # in seconds since 1970
@@ -66,7 +72,7 @@ class Engine:
         self._opening = asyncio.Lock()
         self._stopping = False
         how = self.settings.serve
-        self._answers: Batcher[Asked | FollowUp, Reply | str] = Batcher(
+        self._answers: Batcher[Asked | FollowUp | Wanted, Reply | str | Found] = Batcher(
             f"{self.name}-answers",
             lambda asked: answer_all(self._ready(), asked, lambda: self._stopping),
             largest=how.batch,
@@ -90,9 +96,19 @@ class Engine:
 
     # -- what it does
 
-    async def search(self, question: str, k: int = 10, filter: Filter | None = None) -> Found:
-        """The `k` passages that fit best. There is no second look at them: that is a part of answering."""
-        return await self._whatever_changes(lambda: self._searches.put(Wanted(question, k, filter)))
+    async def search(
+        self, question: str, k: int = 10, filter: Filter | None = None, *, rerank: bool = False
+    ) -> Found:
+        """The `k` passages that fit best.
+
+        With `rerank` a second look is taken at them as answering takes it, in the thread that answers.
+        """
+        wanted = Wanted(question, k, filter)
+        if not rerank:
+            return await self._whatever_changes(lambda: self._searches.put(wanted))
+        found = await self._whatever_changes(lambda: self._answers.put(wanted))
+        assert isinstance(found, Found)
+        return found
 
     async def ask(self, question: str, filter: Filter | None = None) -> Reply:
         """The answer to a question that stands by itself."""
@@ -143,7 +159,7 @@ class Engine:
             before = self._opened
             if self._stopping or (before is not None and before.mark == mark):
                 return False
-            self._opened = await apart(lambda: open_all(self.workspace, settings, mark))
+            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self._models))
             self.settings, self.problem = settings, ""
             log.info("%s: %s", self.name, "can be asked" if before is None else "what is in use has changed")
         if before is not None and not self._stopping:
@@ -219,14 +235,17 @@ class Engine:
         return await ask()
 
     async def _streamed(
-        self, asked: Asked, first: asyncio.Future[Reply | str], events: asyncio.Queue[Found | str | None]
+        self,
+        asked: Asked,
+        first: asyncio.Future[Reply | str | Found],
+        events: asyncio.Queue[Found | str | None],
     ) -> AsyncIterator[Found | str | Reply]:
         entered = [first]
 
-        async def ask() -> Reply | str:
+        async def ask() -> Reply | str | Found:
             return await (entered.pop() if entered else self._answers.enter(asked))
 
-        def ended(asking: asyncio.Future[Reply | str]) -> None:
+        def ended(asking: asyncio.Future[Reply | str | Found]) -> None:
             if not asking.cancelled():
                 asking.exception()  # it may be that nobody is there any more to hear of it
             events.put_nowait(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from time import perf_counter
 
@@ -20,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fieldstone.errors import NotReady
 from fieldstone.serve.engine import Engine, Reply
-from fieldstone.serve.served import Here, reply
+from fieldstone.serve.logs import log_request, requests
+from fieldstone.serve.served import Here, Served, reply
 
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 
@@ -92,10 +94,10 @@ class Metrics(Collector):
 
 
 class Measured:
-    """An ASGI layer that counts and times requests, by the route's pattern and not by its path."""
+    """An ASGI layer that counts, times and logs requests; they are counted by the route's pattern."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, served: Served) -> None:
+        self._app, self._served = app, served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -115,4 +117,9 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path", "") or "none"
             method = scope["method"] if scope["method"] in METHODS else "other"  # a client may make up more
-            self._metrics.requested(method, route, status, perf_counter() - began)
+            seconds = perf_counter() - began
+            self._served.metrics.requested(method, route, status, seconds)
+            if requests.isEnabledFor(logging.INFO):
+                workspace = scope.get("state", {}).get("workspace")
+                who = {"workspace": workspace, "key": self._served.who(Request(scope)) or None}
+                log_request(method, scope["path"], status, seconds, who)

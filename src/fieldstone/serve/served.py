@@ -57,6 +57,11 @@ class Served:
 
         Raises RequestError where there is none of that name, or where the key does not open it.
         """
+        engine = self._found(request, workspace, admin)
+        request.state.workspace = engine.name  # the log tells it
+        return engine
+
+    def _found(self, request: Request, workspace: str | None, admin: bool) -> Engine:
         token = _token(request)
         if workspace is None:
             opened = self.opened(request, admin=admin)

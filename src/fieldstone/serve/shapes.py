@@ -52,6 +52,9 @@ class SearchRequest(_Given):
     k: int = Field(10, ge=1, le=100, description="How many passages.")
     workspace: Short | None = Field(None, description="Which workspace; the first one if not said.")
     filter: FilterGiven | None = None
+    rerank: bool = Field(
+        False, description="Take the second look that answering takes; it waits its turn among the answers."
+    )
 
 
 class TurnGiven(_Given):

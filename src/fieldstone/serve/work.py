@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from fieldstone.search.open import index_for_another_thread
 from fieldstone.serve.batches import STOPPED
 from fieldstone.serve.conversation import Turn, self_contained
 from fieldstone.serve.feedback import models_of
-from fieldstone.settings import Settings
+from fieldstone.serve.shared import Borrowed, SharedModels
+from fieldstone.settings import SearchSettings, Settings
 from fieldstone.workspace import Workspace
 
 Key = TypeVar("Key")
@@ -61,10 +62,11 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A workspace opened: to answer, to search alone, and what stands for all that it was opened with."""
+    """A workspace opened: to answer, to search alone, with which models, and what stands for all of it."""
 
     system: System
     index: Index
+    models: Borrowed
     mark: str
 
     def close(self) -> None:
@@ -75,7 +77,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A search that was asked for."""
+    """A search that was asked for; whether with a second look is a matter of which thread it waits for."""
 
     question: str
     k: int
@@ -112,50 +114,54 @@ def mark_of(workspace: Workspace, settings: Settings) -> str:
     return fingerprint(settings.model_dump_json(), choices(workspace), encoder, fitted)
 
 
-def open_all(workspace: Workspace, settings: Settings, mark: str) -> Opened:
+def open_all(workspace: Workspace, settings: Settings, mark: str, shared: SharedModels) -> Opened:
     """Load the models in use, and bring the indexes up to date. Raises what `open_system` does."""
-    system = open_system(workspace, settings)
+    models = Borrowed(shared)
+    system = open_system(workspace, settings, models)
     index = index_for_another_thread(workspace, system.index)
     for its in (system.index, index):
         _refresh(its)
-    return Opened(system, index, mark)
+    return Opened(system, index, models, mark)
 
 
 def search_for(opened: Opened, wanted: Sequence[Wanted]) -> list[Found | Exception]:
     """What each search finds, without a second look at it."""
     how = opened.system.settings.search.model_copy(update={"rerank": "none"})
-    outcomes: dict[int, Found | Exception] = {}
-    for (k, filter), numbers in _alike([(its.k, its.filter) for its in wanted]).items():
-        with _one_version(opened.index) as library:
-            found = search(opened.index, [wanted[n].question for n in numbers], how, k, filter)
-            for number, hits in zip(numbers, found, strict=True):
-                outcomes[number] = _found(library, hits)
-    return [outcomes[number] for number in range(len(wanted))]
+    return _search(opened.index, how, wanted)
 
 
 def answer_all(
-    opened: Opened, asked: Sequence[Asked | FollowUp], stopping: Callable[[], bool]
-) -> list[Reply | str | Exception]:
-    """The reply to each question, the self-contained form of each follow-up.
+    opened: Opened, asked: Sequence[Asked | FollowUp | Wanted], stopping: Callable[[], bool]
+) -> list[Reply | str | Found | Exception]:
+    """The reply to each question, the self-contained form of each follow-up, what each search finds.
+
+    These searches take the second look that answering takes.
 
     A question that comes alone is written in pieces where it can be, until its asker has gone or we are
     `stopping`.
     """
-    system = opened.system
-    outcomes: dict[int, Reply | str | Exception] = {}
-    questions: list[tuple[int, Asked]] = []
-    for number, its in enumerate(asked):
-        if isinstance(its, Asked):
-            questions.append((number, its))
-        else:
-            outcomes[number] = _made_self_contained(system, its)
-    if len(questions) == 1 and _streams(system, questions[0][1]):
+    outcomes: dict[int, Reply | str | Found | Exception] = {}
+    questions = [(number, its) for number, its in enumerate(asked) if isinstance(its, Asked)]
+    follow_ups = [(number, its) for number, its in enumerate(asked) if isinstance(its, FollowUp)]
+    searches = [(number, its) for number, its in enumerate(asked) if isinstance(its, Wanted)]
+    if follow_ups:
+        with opened.models.turn():
+            outcomes |= {number: _made_self_contained(opened.system, its) for number, its in follow_ups}
+    if searches:
+        found = _search(
+            opened.system.index,
+            opened.system.settings.search,
+            [its for _, its in searches],
+            opened.models.turn,
+        )
+        outcomes |= {number: its for (number, _), its in zip(searches, found, strict=True)}
+    if len(questions) == 1 and _streams(opened.system, questions[0][1]):
         number, alone = questions[0]
-        outcomes[number] = _in_pieces(system, alone, stopping)
+        outcomes[number] = _in_pieces(opened, alone, stopping)
     else:
         for filter, places in _alike([its.filter for _, its in questions]).items():
             some = [questions[place] for place in places]
-            replies = _together(system, [its for _, its in some], filter)
+            replies = _together(opened, [its for _, its in some], filter)
             outcomes |= {number: reply for (number, _), reply in zip(some, replies, strict=True)}
     return [outcomes[number] for number in range(len(asked))]
 
@@ -173,6 +179,21 @@ def embed_texts(opened: Opened, texts: Sequence[str], questions: bool) -> Embedd
     return Embedded(vectors, sum(sum(dense.count_tokens(part)) for part in parts))
 
 
+def _search(
+    index: Index,
+    how: SearchSettings,
+    wanted: Sequence[Wanted],
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Found | Exception]:
+    outcomes: dict[int, Found | Exception] = {}
+    for (k, filter), numbers in _alike([(its.k, its.filter) for its in wanted]).items():
+        with _one_version(index) as library, turn():
+            found = search(index, [wanted[n].question for n in numbers], how, k, filter)
+            for number, hits in zip(numbers, found, strict=True):
+                outcomes[number] = _found(library, hits)
+    return [outcomes[number] for number in range(len(wanted))]
+
+
 def _made_self_contained(system: System, its: FollowUp) -> str | Exception:
     try:
         budget = system.settings.serve.history_tokens
@@ -186,9 +207,10 @@ def _streams(system: System, asked: Asked) -> bool:
     return asked.tell is not None and together
 
 
-def _in_pieces(system: System, asked: Asked, stopping: Callable[[], bool]) -> Reply | Exception:
+def _in_pieces(opened: Opened, asked: Asked, stopping: Callable[[], bool]) -> Reply | Exception:
     assert asked.tell is not None
-    with _one_version(system.index):
+    system = opened.system
+    with _one_version(system.index), opened.models.turn():
         for part in stream_answer(system, asked.question, asked.filter, _telling(system, [asked])):
             if isinstance(part, Answer):
                 return _reply(system, asked.question, part)
@@ -200,9 +222,10 @@ def _in_pieces(system: System, asked: Asked, stopping: Callable[[], bool]) -> Re
     return RequestError("the asker has gone", status=499, code="gone")
 
 
-def _together(system: System, asked: Sequence[Asked], filter: Filter | None) -> list[Reply | Exception]:
+def _together(opened: Opened, asked: Sequence[Asked], filter: Filter | None) -> list[Reply | Exception]:
     """The answers to several questions, written at once."""
-    with _one_version(system.index):
+    system = opened.system
+    with _one_version(system.index), opened.models.turn():
         reads = read(system, [its.question for its in asked], filter, told=_telling(system, asked))
         return [_concluded(system, its, what) for its, what in zip(asked, reads, strict=True)]
 

@@ -4,7 +4,6 @@ import { get, Problem } from "./api.js";
 import { showConversation, stepChips } from "./ask.js";
 import { leaveDocuments, showDocuments } from "./documents.js";
 import { $, element } from "./dom.js";
-import { askForKey, kept } from "./key.js";
 import { closeSource, step } from "./source.js";
 
 let workspace = "";
@@ -31,10 +30,6 @@ async function start() {
   let workspaces;
   try {
     ({ workspaces } = await get("api/workspaces"));
-    if (!workspaces.length) {
-      if (await askForKey(Boolean(kept()))) return start();
-      throw new Problem("This server shows nothing without a key that it accepts");
-    }
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     $("warning").replaceChildren(error.message, " ");
