@@ -316,7 +316,7 @@ def test_questions_and_searches_are_limited(browser, harbour):
         page.keyboard.type("berths/*")
         page.keyboard.press("Enter")
         page.wait_for_selector("article:last-child .reply[aria-busy=false]")
-        assert page.inner_text(last(".only")) == "Only in berths/*"
+        assert page.inner_text(last(".only")) == "Limited to berths/*"
         assert "tariffs" not in page.inner_html(last(".found"))
         assert "berths/berth-7.md" in page.inner_html(last(".found"))
         page.focus("#composer-filter input")
