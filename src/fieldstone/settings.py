@@ -209,6 +209,11 @@ class RetrieverTuning(_Branch):
     adapter_epochs: int = Field(10, ge=1, description="in the place of epochs (adapter)")
     adapter_rate: float = Field(3e-4, gt=0, description="in the place of learning_rate (adapter)")
     adapter_pull: float = Field(0.3, ge=0, description="how strongly the map is held to doing nothing")
+    start_pull: float = Field(
+        0.0,
+        ge=0,
+        description="how strongly weights are held to those they start from (L2-SP; full, adapter)",
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -226,6 +231,11 @@ class RetrieverTuning(_Branch):
             raise ValueError(
                 f"retriever.warm_up = {self.warm_up} moves the passages' vectors, but retriever.towers = "
                 "query keeps them; set retriever.warm_up = none"
+            )
+        if self.start_pull and self.method == "lora":
+            raise ValueError(
+                f"retriever.start_pull = {self.start_pull} holds whole weights or an adapter, but "
+                "retriever.method = lora; set retriever.method = full"
             )
         if any(size < 1 for size in self.matryoshka):
             raise ValueError(
@@ -305,6 +315,9 @@ class GeneratorTuning(_Branch):
         True, description="together (gold, raft): passages that look right, else any others"
     )
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
+    start_pull: float = Field(
+        0.0, ge=0, description="how strongly what learns is held to where it starts (L2-SP)"
+    )
 
 
 class PreferenceTuning(_Branch):

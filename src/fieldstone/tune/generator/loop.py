@@ -25,7 +25,7 @@ def run_steps(
     learn: Callable[[Sequence[int]], float],
     *,
     write: Callable[[Path], None],
-    dev_score: Callable[[str], float],
+    dev_score: Callable[[str], float] | None,
     base: str,
     into: Path,
     key: str,
@@ -42,7 +42,8 @@ def run_steps(
     """Run all steps, or those left after the last checkpoint beside `into`, and put the best into its place.
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
-    folder of what is learnt so far; `dev_score` is asked about a model by its name. `lengths`: tokens of each
+    folder of what is learnt so far; `dev_score` is asked about a model by its name, and without it the last
+    step is the best. `lengths`: tokens of each
     row, besides which `too_long` rows were left out.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
@@ -75,7 +76,7 @@ def run_steps(
                 name = str(work / f"step-{step}")
                 with writing(into):
                     write(Path(name))
-            history.scores.append((step, float(dev_score(name))))
+            history.scores.append((step, float(dev_score(name) if dev_score else step)))
         history.step, now = step, time.perf_counter()
         if step in checks or now - saved > pause:
             history.seconds = before + now - began
