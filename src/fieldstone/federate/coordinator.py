@@ -174,9 +174,19 @@ def _open(talk: _Talk, requests: Mapping[str, Request], weights: Arrays) -> tupl
 
 
 def _secure(talk: _Talk, requests: Mapping[str, Request], weights: Arrays) -> tuple[dict[str, Array], _Made]:
-    """One update of many, none of which is seen."""
-    how = talk.plan.federate
-    found = talk.sites.ask_for_sum(requests, how.deadline)
+    """One update of many, none of which is seen.
+
+    A site that does not answer at all would stop the sum, where one that falls out later does not: so they
+    are asked before, and it is tried twice.
+    """
+    how, found = talk.plan.federate, None
+    for _ in range(2):
+        here = talk.sites.ask({name: Request("join", talk.plan) for name in requests}, how.deadline)
+        found = (
+            talk.sites.ask_for_sum({name: requests[name] for name in here}, how.deadline) if here else None
+        )
+        if found:
+            break
     changed, names = found if found else ({}, [])
     left_out = {name: "not in the sum" for name in requests if name not in names}
     talk.enough(len(names), "share of the sum", left_out)

@@ -35,6 +35,9 @@ from fieldstone.federate.messages import Plan, Reply, Request
 try:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # both would tell its makers that it runs
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    # one object at a time: the SuperLink's database turns away what waits for its lock for long
+    os.environ.setdefault("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES", "1")
+    os.environ.setdefault("FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PULLS", "1")
     from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
     from flwr.cli.build import build_fab_from_files
     from flwr.client.mod import secaggplus_mod
@@ -173,10 +176,14 @@ class FlowerSites:
             )
             for name, request in requests.items()
         ]
-        waiting = {id_ for id_ in self._grid.push_messages(messages) if id_} if messages else set()
         until, replies = time.monotonic() + seconds, {}
+        waiting = {id_ for id_ in self._grid.push_messages(messages) if id_} if messages else set()
         while waiting and time.monotonic() < until:
-            for message in self._grid.pull_messages(waiting):
+            try:
+                found = list(self._grid.pull_messages(waiting))
+            except HTTPError:  # the SuperLink is busy; it is asked again
+                found = []
+            for message in found:
                 waiting.discard(message.metadata.reply_to_message_id)
                 if message.has_content():
                     replies[str(message.metadata.src_node_id)] = reply_of(message.content)
@@ -267,7 +274,7 @@ def coordinating(link: Link, folder: Path, site_keys: Sequence[Path] = ()) -> It
                 token = runtime.AcquireTask(wanted).token
                 time.sleep(0 if token else POLL)
         grid = HttpGrid(local, way[1], way[2], token=token)
-        beat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
+        beat = HeartbeatSender(_alive(grid._runtime_client))
         beat.start()
         try:
             given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
@@ -281,6 +288,19 @@ def coordinating(link: Link, folder: Path, site_keys: Sequence[Path] = ()) -> It
         finally:
             beat.stop()
             grid.close()
+
+
+def _alive(client: RuntimeHttpClient) -> Callable[[], bool]:
+    """Tells the SuperLink or SuperNode that its task goes on; where that fails, it is tried again."""
+    tell = make_task_heartbeat_fn_http(client)
+
+    def beat() -> bool:
+        try:
+            return bool(tell())
+        except HTTPError:
+            return False
+
+    return beat
 
 
 def _register(control: ControlHttpClient, key: Path) -> None:
@@ -410,7 +430,7 @@ def _work(address: str, app: ClientApp, until: Callable[[], bool]) -> None:
                 address, True, None, [ours, RuntimeTokenHttpInterceptor(token)],
                 retry_invoker=make_simple_http_retry_invoker(),
             )  # fmt: skip
-            beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+            beat = HeartbeatSender(_alive(client))
             beat.start()
             try:
                 message, context, _, _ = pull_task_input(client)
