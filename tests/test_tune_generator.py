@@ -100,9 +100,9 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_weights_move_and_the_answers_are_learnt(base: Path, tmp_path: Path, exact: None) -> None:
-    tuning = TUNING.model_copy(update={"epochs": 30, "checks": 1, "dropout": 0.0})
+    tuning = TUNING.model_copy(update={"epochs": 6, "checks": 1, "dropout": 0.0})
     later = itertools.count()  # the later, the better
-    tuned = run(base, tmp_path / "new", tuning=tuning, dev_score=lambda _: next(later))
+    tuned = run(base, tmp_path / "new", ROWS * 5, tuning=tuning, dev_score=lambda _: next(later))
     assert tuned.best_step == tuned.steps
     old, new = weights(base), weights(tuned.folder)
     moved = {name for name in old if not torch.equal(old[name], new[name])}
@@ -153,9 +153,9 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
 
 
 def test_all_weights_move_and_the_answers_are_learnt(base: Path, tmp_path: Path, exact: None) -> None:
-    tuning = TUNING.model_copy(update={"method": "full", "epochs": 20, "checks": 1, "learning_rate": 1e-3})
+    tuning = TUNING.model_copy(update={"method": "full", "epochs": 4, "checks": 1, "learning_rate": 1e-3})
     later = itertools.count()
-    tuned = run(base, tmp_path / "new", tuning=tuning, dev_score=lambda _: next(later))
+    tuned = run(base, tmp_path / "new", ROWS * 5, tuning=tuning, dev_score=lambda _: next(later))
     old, new = weights(base), weights(tuned.folder)
     assert old.keys() == new.keys()
     assert all(not torch.equal(old[name], new[name]) for name in old)
@@ -247,7 +247,7 @@ def test_what_is_computed_again_is_the_same(base: Path, tmp_path: Path, exact: N
             LlamaForCausalLM, "gradient_checkpointing_enable", lambda *a: asked.append(1) or enable(*a)
         )
         made = {
-            how: run(base, tmp_path / how, tuning=TUNING.model_copy(update={"recompute": how}))
+            how: run(base, tmp_path / how, tuning=TUNING.model_copy(update={"recompute": how, "checks": 1}))
             for how in ("auto", "off", "on")
         }
     assert len(asked) == 1
@@ -370,14 +370,32 @@ def stopping_at(step: int) -> Callable[..., None]:
     return progress
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tuned]:
+    """The run with these settings that nothing stopped; made once for all tests that compare with it."""
+    home, made = tmp_path_factory.mktemp("uninterrupted"), dict[str, Tuned]()
+
+    def whole(tuning: GeneratorTuning = TUNING) -> Tuned:
+        key = tuning.model_dump_json()
+        if key not in made:
+            made[key] = run(base, home / str(len(made)), tuning=tuning)
+        return made[key]
+
+    return whole
+
+
 @pytest.mark.parametrize(
     ("stop", "how"), [(0, {}), (3, {}), (4, {}), (8, {}), (4, {"method": "full"}), (4, {"packing": True})]
 )
 def test_a_stopped_run_ends_like_one_that_was_not(
-    base: Path, tmp_path: Path, stop: int, how: dict[str, Any]
+    base: Path,
+    uninterrupted: Callable[..., Tuned],
+    tmp_path: Path,
+    stop: int,
+    how: dict[str, Any],
 ) -> None:
     tuning = TUNING.model_copy(update={**how, "dropout": 0.0 if how else 0.1})
-    whole = run(base, tmp_path / "whole", tuning=tuning)
+    whole = uninterrupted(tuning)
     asked: list[str] = []
 
     def score(generator: Generator) -> float:
@@ -395,8 +413,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(
     assert len(asked) == 5  # no score was taken twice
 
 
-def test_a_run_that_is_stopped_while_it_scores(base: Path, tmp_path: Path) -> None:
-    whole = run(base, tmp_path / "whole")
+def test_a_run_that_is_stopped_while_it_scores(
+    base: Path, uninterrupted: Callable[..., Tuned], tmp_path: Path
+) -> None:
+    whole = uninterrupted()
     answers = iter([0.5, 0.5])
     with pytest.raises(StopIteration):
         run(base, tmp_path / "parts", dev_score=lambda _: next(answers))
@@ -410,18 +430,20 @@ def test_other_rows_or_settings_start_anew(base: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(base, tmp_path / "new", progress=stopping_at(4))
     seen: list[int] = []
-    run(base, tmp_path / "new", ROWS[1:], progress=lambda _, done, total, unit: seen.append(done))
+    first = run(base, tmp_path / "new", ROWS[1:], progress=lambda _, done, total, unit: seen.append(done))
     assert seen == list(range(9))
     again = run(base, tmp_path / "new", ROWS[1:], seed=1)  # what is finished gives way too
-    assert again.losses != run(base, tmp_path / "other", ROWS[1:]).losses
+    assert again.losses != first.losses
 
 
-def test_a_damaged_checkpoint_starts_anew(base: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_starts_anew(
+    base: Path, uninterrupted: Callable[..., Tuned], tmp_path: Path
+) -> None:
     with pytest.raises(Stopped):
         run(base, tmp_path / "new", progress=stopping_at(4))
     checkpoint = tmp_path / "new.tuning" / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    assert run(base, tmp_path / "new").losses == run(base, tmp_path / "other").losses
+    assert run(base, tmp_path / "new").losses == uninterrupted().losses
 
 
 def test_a_second_call_returns_at_once(base: Path, tmp_path: Path) -> None:
