@@ -36,9 +36,9 @@ def home(tmp_path):
 @pytest.fixture
 def soon(monkeypatch):
     """Nothing is waited for longer than it must."""
-    monkeypatch.setattr(watch, "SETTLED", 0.3)
+    monkeypatch.setattr(watch, "SETTLED", 0.15)
     monkeypatch.setattr(watch, "TICK", 0.05)
-    monkeypatch.setattr(watch, "LOOK", 0.2)
+    monkeypatch.setattr(watch, "LOOK", 0.1)
     monkeypatch.setattr(watch, "PATIENCE", (0.1, 0.2))
 
 
@@ -74,7 +74,7 @@ class Followed:
         while not ready():
             assert not self.task.done(), self.task.exception()
             assert time.monotonic() < deadline, texts(self.workspace)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async def __aexit__(self, *_):
         self.stop.set()
@@ -140,8 +140,10 @@ def test_nothing_is_told_where_nothing_changed(home, soon):
         async with Followed(workspace) as its:
             write_folder(folder, {"new.txt": "one"})
             await its.until(lambda: its.told)
+            lines = len(list(workspace.read_journal()))
             (folder / "new.txt").touch()
-            await asyncio.sleep(1.0)
+            await its.until(lambda: len(list(workspace.read_journal())) == lines + 3)  # it was looked at
+            await asyncio.sleep(0.1)
         assert its.told == 1
 
     asyncio.run(act())
@@ -176,7 +178,7 @@ def test_another_writer_is_waited_for(home, soon, caplog):
                 write_folder(folder, {"new.txt": "one"})
                 await its.until(lambda: "another process is writing" in caplog.text)
                 write_folder(folder, {"new.txt": "two"})
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.3)
                 assert "new.txt" not in texts(workspace)
             await its.until(lambda: texts(workspace).get("new.txt") == "two")
             await its.until(lambda: its.told)
@@ -206,12 +208,12 @@ def test_a_folder_that_goes_takes_nothing_with_it(home, soon, caplog, tmp_path):
         async with Followed(workspace) as its:
             await its.until(lambda: len(texts(workspace)) == len(TEXTS))
             folder.rename(tmp_path / "away")
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.3)
             folder.mkdir()
             await its.until(lambda: "is empty" in caplog.text)
             assert texts(workspace) == TEXTS
             folder.rmdir()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.3)
             (tmp_path / "away").rename(folder)
             write_folder(folder, {"new.txt": "back"})
             await its.until(lambda: texts(workspace).get("new.txt") == "back")
@@ -245,7 +247,7 @@ def test_a_workspace_in_its_own_folder_does_not_wake_itself(tmp_path, soon, capl
             await its.until(lambda: its.told)
             lines = len(list(workspace.read_journal()))
             write_folder(folder, {"skipped.tmp": "y"})
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
             assert len(list(workspace.read_journal())) == lines
 
     asyncio.run(act())
