@@ -288,7 +288,8 @@ class GeneratorTuning(_Branch):
         "lora", description="low-rank adapters, the same over weights in four bits (CUDA), or all weights"
     )
     packing: bool = Field(
-        False, description="rows of a step are joined into one sequence, apart all the same"
+        False,
+        description="rows of a step are joined into sequences, where what they begin alike is read once",
     )
     recompute: Literal["auto", "on", "off"] = Field(
         "auto", description="layers are computed again on the way back: slower, and less memory"
