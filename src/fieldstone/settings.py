@@ -176,7 +176,7 @@ class RetrieverTuning(_Branch):
         0.5,
         ge=0,
         le=1,
-        description="share of the target that the generator's likelihood has (fused)",
+        description="share of the target that the generator's likelihood (fused) or the teacher (margin) has",
     )
     teacher_kind: Literal["likelihood", "cross-attention"] = Field(
         "likelihood", description="what ranks the candidates (distill): the search with UPR, or a FiD reader"
