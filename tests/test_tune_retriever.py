@@ -53,7 +53,7 @@ CONTRASTIVE = RetrieverTuning(loss="contrastive", epochs=2, batch=4, learning_ra
 FUSED = CONTRASTIVE.model_copy(update={"loss": "fused"})
 DISTILL = RetrieverTuning(loss="distill", epochs=2, batch=4, learning_rate=3e-3, teacher_temperature=0.5)
 SCORED = [replace(c, scores=(0.5 * (i % 3), -1.0 - 0.25 * (i % 5))) for i, c in enumerate(CONTRASTS)]
-MARGIN = CONTRASTIVE.model_copy(update={"loss": "margin", "margin": 0.2})
+MARGIN = CONTRASTIVE.model_copy(update={"loss": "margin", "margin": 0.2, "teacher": 1.0})
 ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL), (SCORED, MARGIN)]
 FEW = 8  # rows: two steps an epoch where a batch is 4
 
@@ -203,6 +203,8 @@ def test_the_first_losses_are_those_of_the_formulas(
     wanted = factor * np.array([c.scores[0] - c.scores[1] for c in step])
     wanted_loss = np.mean(((questions * above).sum(1) - wanted) ** 2)
     assert first(SCORED, MARGIN) == pytest.approx(wanted_loss, rel=1e-4)
+    near = MARGIN.model_copy(update={"teacher": 0.25})  # a quarter of the way from its own margins
+    assert first(SCORED, near) == pytest.approx(wanted_loss / 16, rel=1e-4)
 
 
 def test_several_negatives_each_have_their_own_margin(plain: Path, tmp_path: Path) -> None:

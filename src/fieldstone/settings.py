@@ -176,7 +176,7 @@ class RetrieverTuning(_Branch):
         0.5,
         ge=0,
         le=1,
-        description="share of the target that the generator's likelihood has (fused)",
+        description="share of the target that the generator's likelihood (fused) or the teacher (margin) has",
     )
     teacher_kind: Literal["likelihood", "cross-attention"] = Field(
         "likelihood", description="what ranks the candidates (distill): the search with UPR, or a FiD reader"
@@ -288,7 +288,8 @@ class GeneratorTuning(_Branch):
         "lora", description="low-rank adapters, the same over weights in four bits (CUDA), or all weights"
     )
     packing: bool = Field(
-        False, description="rows of a step are joined into one sequence, apart all the same"
+        False,
+        description="rows of a step are joined into sequences, where what they begin alike is read once",
     )
     recompute: Literal["auto", "on", "off"] = Field(
         "auto", description="layers are computed again on the way back: slower, and less memory"
