@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from fieldstone import models
 from fieldstone.errors import ModelError
 from fieldstone.models import BACKENDS, Encoder, Generator, Reranker, Vectors
@@ -27,6 +29,9 @@ from fieldstone.records import fingerprint
 
 if TYPE_CHECKING:
     Shelf = WeakValueDictionary[tuple[object, ...], "_Held"]
+
+PASSAGES = 8
+"""So many are embedded in a turn: a search may come in between, while files are worked in."""
 
 APART = ("http", "https", "dual")
 """A model server takes many at a time; `dual` names two models, whose folders are not looked into."""
@@ -142,9 +147,16 @@ class _EncoderInTurn:
             return self._encoder.encode_queries(texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """One row a passage."""
-        with self._held.turns:
-            return self._encoder.encode_passages(texts)
+        """One row a passage; others get their turn after every few, long ones with long ones."""
+        if len(texts) <= PASSAGES:
+            with self._held.turns:
+                return self._encoder.encode_passages(texts)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for start in range(0, len(order), PASSAGES):
+            places = order[start : start + PASSAGES]
+            vectors[places] = self.encode_passages([texts[place] for place in places])
+        return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens."""

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from fieldstone import recipes
 from fieldstone.errors import NotReady, RequestError, WorkspaceError
 from fieldstone.serve.batches import STOPPED, apart
+from fieldstone.serve.shared import Borrowed, SharedModels
 from fieldstone.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,12 @@ AGAIN = 5.0
 class Upkeep:
     """One workspace's uploads: kept at once, worked in one after the other, removed when asked.
 
-    What was kept before a kill is worked in after the next start.
+    What was kept before a kill is worked in after the next start. The encoder is one of the `models` that
+    the process has already.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, models: SharedModels | None = None) -> None:
+        self._models = models or SharedModels()
         self.workspace, self.folder = workspace, workspace.path.resolve() / LABEL
         self._wanted, self._turn = asyncio.Event(), asyncio.Lock()
         self._waiting: set[str] = set()
@@ -145,7 +148,7 @@ class Upkeep:
         self.folder.mkdir(exist_ok=True)
         self._own_root()
         settings = recipes.choose_settings(None, self.workspace.stored_settings())
-        recipes.update(self.workspace, settings, [self.folder], self._tell)
+        recipes.update(self.workspace, settings, [self.folder], self._tell, loader=Borrowed(self._models))
 
     def _own_root(self) -> None:
         """Make the folder one of the library's: also where it lies in another one of them, or has moved."""
