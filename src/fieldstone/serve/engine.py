@@ -52,10 +52,9 @@ class Engine:
     Models that other workspaces use as well are used in turns, a batch each (`shared`). What waits for a
     thread is worked on together (`batches`). An answer is of one version of the library.
 
-    A streamed answer is one of its batch. If it is the only one, and the generator reads the passages
-    together, its text comes piece by piece, and the thread is its own until it ends or its asker has gone;
-    what comes meanwhile waits and makes the next batch. With others in the batch all are written at once, and
-    the text comes as one piece: so a stream delays the others by one answer at most.
+    A streamed answer is one of its batch. Where the generator reads the passages together, its text comes
+    piece by piece, whether or not others are written at the same time. What comes meanwhile waits and makes
+    the next batch, and a batch whose askers have all gone is left.
 
     All that asks raises Busy when too much waits, NotReady until the models are loaded and after `stop`.
     """
@@ -63,7 +62,7 @@ class Engine:
     def __init__(
         self, workspace: Workspace, flags: Sequence[str] = (), models: SharedModels | None = None
     ) -> None:
-        self.workspace, self._flags, self._models = workspace, tuple(flags), models or SharedModels()
+        self.workspace, self._flags, self.models = workspace, tuple(flags), models or SharedModels()
         self.name = workspace.path.resolve().name
         self.settings = self._chosen()
         self.made = int((workspace.path / "library.db").stat().st_ctime)  # in seconds since 1970
@@ -159,7 +158,7 @@ class Engine:
             before = self._opened
             if self._stopping or (before is not None and before.mark == mark):
                 return False
-            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self._models))
+            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self.models))
             self.settings, self.problem = settings, ""
             log.info("%s: %s", self.name, "can be asked" if before is None else "what is in use has changed")
         if before is not None and not self._stopping:
