@@ -226,6 +226,19 @@ def test_what_is_uploaded_or_followed_is_embedded_by_the_model_that_searches(tmp
     assert len(loaded) == 1
 
 
+def test_what_is_borrowed_is_on_the_device_that_the_server_was_told_of(tmp_path):
+    workspace = workspace_of(tmp_path / "one", **WATCHED)
+
+    async def main():
+        engine = Engine(workspace, ["models.threads=1"])
+        await engine.refresh()
+        searching = engine._opened.index.dense._encoder
+        assert engine.borrow().load_encoder("watched:words")._held is searching._held
+        await engine.close()
+
+    run(main())
+
+
 def test_a_search_gets_its_turn_while_files_are_embedded():
     encoder = Borrowed(SharedModels()).load_encoder("watched:words")
     texts = [f"Berth {number} is {'very ' * (number % 7)}deep." for number in range(50)]

@@ -12,7 +12,7 @@ from fieldstone.recipes import choose_settings
 from fieldstone.search import Filter
 from fieldstone.serve.batches import STOPPED, Batcher, apart
 from fieldstone.serve.conversation import Turn
-from fieldstone.serve.shared import SharedModels
+from fieldstone.serve.shared import Borrowed, SharedModels
 from fieldstone.serve.work import (
     Asked,
     Embedded,
@@ -62,7 +62,7 @@ class Engine:
     def __init__(
         self, workspace: Workspace, flags: Sequence[str] = (), models: SharedModels | None = None
     ) -> None:
-        self.workspace, self._flags, self.models = workspace, tuple(flags), models or SharedModels()
+        self.workspace, self._flags, self._models = workspace, tuple(flags), models or SharedModels()
         self.name = workspace.path.resolve().name
         self.settings = self._chosen()
         self.made = int((workspace.path / "library.db").stat().st_ctime)  # in seconds since 1970
@@ -158,7 +158,7 @@ class Engine:
             before = self._opened
             if self._stopping or (before is not None and before.mark == mark):
                 return False
-            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self.models))
+            self._opened = await apart(lambda: open_all(self.workspace, settings, mark, self._models))
             self.settings, self.problem = settings, ""
             log.info("%s: %s", self.name, "can be asked" if before is None else "what is in use has changed")
         if before is not None and not self._stopping:
@@ -176,6 +176,10 @@ class Engine:
                     log.error("%s cannot be opened: %s", self.name, error)
                 self.problem = str(error)
             await asyncio.sleep(seconds)
+
+    def borrow(self) -> Borrowed:
+        """The models that the process has, for who works on the documents beside the answers."""
+        return Borrowed(self._models, self.settings.models)
 
     @property
     def ready(self) -> bool:

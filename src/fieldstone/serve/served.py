@@ -45,7 +45,7 @@ class Served:
         metrics: Metrics,
     ) -> None:
         self.engines, self.access, self.settings, self.metrics = dict(engines), access, settings, metrics
-        self.upkeep = {name: Upkeep(engine.workspace, engine.models) for name, engine in engines.items()}
+        self.upkeep = {name: Upkeep(engine.workspace, engine.borrow) for name, engine in engines.items()}
         self.stopping = asyncio.Event()
         self.answers = {
             name: Answers(engine.workspace.library(), engine.settings.feedback)

@@ -26,6 +26,7 @@ from fieldstone import models
 from fieldstone.errors import ModelError
 from fieldstone.models import BACKENDS, Encoder, Generator, Reranker, Vectors
 from fieldstone.records import fingerprint
+from fieldstone.settings import ModelSettings
 
 if TYPE_CHECKING:
     Shelf = WeakValueDictionary[tuple[object, ...], "_Held"]
@@ -95,30 +96,40 @@ class SharedModels:
 
 
 class Borrowed:
-    """The models of one workspace as it is open: a `Loader` over those of the process."""
+    """The models of one workspace as it is open: a `Loader` over those of the process.
 
-    def __init__(self, shared: SharedModels) -> None:
-        self._shared = shared
+    With `how`, they are loaded on its device and threads, whatever is asked for.
+    """
+
+    def __init__(self, shared: SharedModels, how: ModelSettings | None = None) -> None:
+        self._shared, self._how = shared, how
         self._answering: list[_Held] = []
 
     def load_encoder(self, name: str, *, device: str = "auto", threads: int | None = None) -> Encoder:
         """The encoder of that name; each call of it waits for its turn."""
-        held = self._shared.held("encoder", models.load_encoder, name, device, threads)
+        held = self._held("encoder", models.load_encoder, name, device, threads)
         return _EncoderInTurn(held)
 
     def load_reranker(self, name: str, *, device: str = "auto", threads: int | None = None) -> Reranker:
         """The reranker of that name, to be used within `turn`."""
-        held = self._shared.held("reranker", models.load_reranker, name, device, threads)
+        held = self._held("reranker", models.load_reranker, name, device, threads)
         self._answering.append(held)
         model: Reranker = held.model
         return model
 
     def load_generator(self, name: str, *, device: str = "auto", threads: int | None = None) -> Generator:
         """The generator of that name, to be used within `turn`."""
-        held = self._shared.held("generator", models.load_generator, name, device, threads)
+        held = self._held("generator", models.load_generator, name, device, threads)
         self._answering.append(held)
         model: Generator = held.model
         return model
+
+    def _held(
+        self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None
+    ) -> _Held:
+        if self._how is not None:
+            device, threads = self._how.device, self._how.threads or None
+        return self._shared.held(kind, load, name, device, threads)
 
     @contextmanager
     def turn(self) -> Iterator[None]:

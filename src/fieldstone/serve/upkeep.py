@@ -8,15 +8,15 @@ import os
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fieldstone import recipes
+from fieldstone import models, recipes
 from fieldstone.errors import NotReady, RequestError, WorkspaceError
+from fieldstone.models import Loader
 from fieldstone.serve.batches import STOPPED, apart
-from fieldstone.serve.shared import Borrowed, SharedModels
 from fieldstone.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ AGAIN = 5.0
 class Upkeep:
     """One workspace's uploads: kept at once, worked in one after the other, removed when asked.
 
-    What was kept before a kill is worked in after the next start. The encoder is one of the `models` that
-    the process has already.
+    What was kept before a kill is worked in after the next start. The encoder is one that the process has
+    already, where there is somebody to `borrow` from.
     """
 
-    def __init__(self, workspace: Workspace, models: SharedModels | None = None) -> None:
-        self._models = models or SharedModels()
+    def __init__(self, workspace: Workspace, borrow: Callable[[], Loader] = lambda: models) -> None:
+        self._borrow = borrow
         self.workspace, self.folder = workspace, workspace.path.resolve() / LABEL
         self._wanted, self._turn = asyncio.Event(), asyncio.Lock()
         self._waiting: set[str] = set()
@@ -148,7 +148,7 @@ class Upkeep:
         self.folder.mkdir(exist_ok=True)
         self._own_root()
         settings = recipes.choose_settings(None, self.workspace.stored_settings())
-        recipes.update(self.workspace, settings, [self.folder], self._tell, loader=Borrowed(self._models))
+        recipes.update(self.workspace, settings, [self.folder], self._tell, loader=self._borrow())
 
     def _own_root(self) -> None:
         """Make the folder one of the library's: also where it lies in another one of them, or has moved."""
