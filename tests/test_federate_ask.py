@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from fieldstone.cli.app import app
@@ -114,7 +121,7 @@ def test_a_key_for_asking_does_nothing_else(sites, keys):
 
 
 @contextmanager
-def stranger(status=200, body=b"", headers=(), seconds=0.0, endless=False):
+def stranger(status=200, body=b"", headers=(), seconds=0.0, endless=False, certificate=None):
     """A server that answers anything so; yields its address and what it was sent."""
     seen, over = [], threading.Event()
 
@@ -139,10 +146,14 @@ def stranger(status=200, body=b"", headers=(), seconds=0.0, endless=False):
                 pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}", seen
     finally:
         over.set()
         server.shutdown()
@@ -191,6 +202,48 @@ def test_a_redirection_is_not_followed():
             pytest.raises(SitesError, match="not followed"),
         ):
             ask_sites([Site("site", site, "fs_secret")], CRANE)
+    assert not seen
+
+
+def own_certificate(path, address="127.0.0.1"):
+    """A certificate that only its owner vouches for, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "site")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    )
+    return str(path)
+
+
+def test_only_a_certificate_that_is_trusted_for_that_address_will_do(tmp_path):
+    ours, theirs = (
+        own_certificate(tmp_path / "ours.pem"),
+        own_certificate(tmp_path / "theirs.pem", "127.0.0.2"),
+    )
+    with (
+        stranger(body=reply(), certificate=ours) as (good, _),
+        stranger(body=reply(), certificate=theirs) as (bad, seen),
+    ):
+        sites = [
+            Site("known", good, "fs_ours", ca=ours),
+            Site("unknown", good, "fs_ours"),
+            Site("by another name", bad, "fs_ours", ca=theirs),
+            Site("no such file", good, "fs_ours", ca=str(tmp_path / "none.pem")),
+        ]
+        got = ask_sites(sites, CRANE)
+    assert got.candidates[0].citations == (Quoted("known"),)
+    assert [name for name, _ in got.failed] == [site.name for site in sites[1:]]
+    assert "CERTIFICATE_VERIFY_FAILED" in got.failed[0][1]
     assert not seen
 
 

@@ -34,5 +34,12 @@ def test_two_texts_are_in_different_languages_only_where_that_can_be_told(one, o
 
 def test_no_negation_counts_as_empty():
     """A rewritten question could lose or gain it unseen."""
-    for word in ("not", "nicht", "kein", "pas", "no", "non", "não", "niet", "geen", "nie", "не", "不", "没"):
-        assert not any(word in its.empty for its in LANGUAGES.values()), word
+    negations = {
+        "en": "no not never", "de": "nicht kein keine nie", "fr": "pas jamais", "es": "no nunca",
+        "it": "non mai",
+        "pt": "não nunca", "nl": "niet geen nooit", "pl": "nie", "ru": "не ни", "zh": "不 没", "ja": "ない",
+        "ko": "안 못",
+    }  # fmt: skip
+    assert negations.keys() == LANGUAGES.keys()
+    for code, words in negations.items():
+        assert not LANGUAGES[code].empty & set(words.split()), code

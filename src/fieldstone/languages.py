@@ -38,7 +38,7 @@ LANGUAGES = {
         "should will would has have had",
         "he she it they him her them his its their this these those",
         "and but or so also",
-        "a an the of to in on at by for from with without as than into about not be been there you your "
+        "a an the of to in on at by for from with without as than into about be been there you your "
         "we our",
     ),
     "de": _language(

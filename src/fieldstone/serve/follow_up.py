@@ -8,7 +8,7 @@ by itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from fieldstone.languages import LANGUAGES, Language, language_of, words_of
@@ -55,7 +55,10 @@ KNOWN_BEFORE = 4
 """After so many words that say something, "it" stands for one of them."""
 
 
-ENDING = 3
+SHORT = 3
+"""A word of so many letters says nothing in a language that is not known here."""
+
+ENDING = 2
 """So many letters of a word in another language than English may be its ending, if four stay before them."""
 
 ENGLISH = "en"
@@ -78,7 +81,7 @@ def said(text: str, language: str = ENGLISH) -> set[str]:
         return words - _EMPTY
     if language in LANGUAGES:
         return words - _empty_words(language)
-    return {word for word in words if len(word) > ENDING or not word.isalpha()}
+    return {word for word in words if len(word) > SHORT or not word.isalpha()}
 
 
 def brought_in(text: str, known: str, language: str = ENGLISH) -> set[str]:
@@ -88,13 +91,11 @@ def brought_in(text: str, known: str, language: str = ENGLISH) -> set[str]:
     languages than English a word may stand there with another ending.
     """
     words = set(index_words(known))
-    if language != ENGLISH:
-        words |= {_without_ending(word) for word in words}
     return {
         word
         for word in said(text, language) - words
-        if (language == ENGLISH or _without_ending(word) not in words)
-        and (word.isascii() or len(word) > FEW or not all(letter in known for letter in word))
+        if (word.isascii() or len(word) > FEW or not all(letter in known for letter in word))
+        and (language == ENGLISH or not _stands_otherwise(word, words))
     }
 
 
@@ -297,5 +298,7 @@ def _empty_words(language: str) -> frozenset[str]:
     return frozenset(index_words(" ".join(LANGUAGES[language].empty)))
 
 
-def _without_ending(word: str) -> str:
-    return word[: max(ENDING + 1, len(word) - ENDING)] if word.isalpha() else word
+def _stands_otherwise(word: str, words: Collection[str]) -> bool:
+    """Whether a word stands among others with another ending."""
+    stem = word[: max(SHORT + 1, len(word) - ENDING)]
+    return word.isalpha() and len(word) > SHORT and any(other.startswith(stem) for other in words)
