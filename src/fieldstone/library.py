@@ -348,8 +348,15 @@ class Library:
         return set(json.loads(self.meta(_LEFT_OUT) or "[]"))
 
     def leave_out(self, sources: Collection[str]) -> None:
-        """Remember these, and no others, as taken out by a person."""
-        self.set_meta(_LEFT_OUT, json.dumps(sorted(sources), ensure_ascii=False))
+        """Remember these as taken out by a person."""
+        with self.transaction():
+            self.set_meta(_LEFT_OUT, json.dumps(sorted(self.left_out().union(sources)), ensure_ascii=False))
+
+    def take_back(self, sources: Collection[str]) -> None:
+        """Forget that these were taken out."""
+        with self.transaction():
+            left = self.left_out().difference(sources)
+            self.set_meta(_LEFT_OUT, json.dumps(sorted(left), ensure_ascii=False))
 
     def document(self, id_: str) -> Document:
         """The document of that id. Raises KeyError when there is none."""

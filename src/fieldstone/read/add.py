@@ -64,7 +64,7 @@ def add_files(
     if only is not None:
         found = [file for file in found if file.source not in left_out]
     elif back := {source for source in left_out if covered(source)}:
-        library.leave_out(left_out - back)
+        library.take_back(back)
     return bring_in(library, label, found, covered, settings, progress)
 
 
@@ -131,7 +131,7 @@ def remove_sources(library: Library, patterns: Collection[str]) -> tuple[str, ..
         for pattern in patterns
         if source == pattern or source.startswith(pattern.rstrip("/") + "/")
     }
-    library.leave_out(library.left_out() | gone)
+    library.leave_out(gone)
     library.remove_files(gone)
     return tuple(sorted(gone))
 

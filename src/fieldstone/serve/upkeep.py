@@ -58,6 +58,7 @@ class Upkeep:
             for name, content in files:
                 partials.append(self.folder / f".{secrets.token_hex(8)}.partial")
                 _write(partials[-1], name, content, most_bytes)
+            self._take_back([f"{LABEL}/{name}" for name in names])
             for name, written in zip(names, partials, strict=True):
                 written.replace(self.folder / name)
             _sync(self.folder)
@@ -136,19 +137,21 @@ class Upkeep:
         there = {f"{LABEL}/{path.name}" for path in self.folder.glob("[!.]*")}
         library = self.workspace.library()
         try:
-            files, counts = library.files(), library.counts()
+            files, counts, left_out = library.files(), library.counts(), library.left_out()
         finally:
             library.close()
         gone = {source for source, row in files.items() if row.root == LABEL} - there
         unfinished = bool(counts.unsplit or counts.embedded < counts.passages)
-        new = there - files.keys()
+        new = there - files.keys() - left_out
         return sorted(new) if new or gone or unfinished else None
 
     def _work_in(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self._own_root()
         settings = recipes.choose_settings(None, self.workspace.stored_settings())
-        recipes.update(self.workspace, settings, [self.folder], self._tell, loader=self._borrow())
+        recipes.update(
+            self.workspace, settings, [self.folder], self._tell, only=[self.folder], loader=self._borrow()
+        )
 
     def _own_root(self) -> None:
         """Make the folder one of the library's: also where it lies in another one of them, or has moved."""
@@ -163,6 +166,13 @@ class Upkeep:
                     "rename it and build it anew, or upload to another workspace"
                 )
             library.add_root(LABEL, str(self.folder))
+        finally:
+            library.close()
+
+    def _take_back(self, sources: Sequence[str]) -> None:
+        library = self.workspace.library()
+        try:
+            library.take_back(sources)
         finally:
             library.close()
 
