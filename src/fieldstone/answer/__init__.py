@@ -24,7 +24,7 @@ from fieldstone.answer.readings import (
 )
 from fieldstone.in_use import reranking_model, trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Generator, Loader, reads_long
+from fieldstone.models import Generator, Heard, Loader, reads_long
 from fieldstone.prompts import NO_ANSWER, together_prompt
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
@@ -44,8 +44,8 @@ QUOTE_CHARACTERS = 400
 Told = Callable[[Sequence[Sequence[Hit]]], None]
 """Called with the hits of each question as soon as they are known, before they are read."""
 
-Wrote = Callable[[int, str], None]
-"""Called with a question's place and its answer so far, while that can be trusted; what it raises ends it."""
+Wrote = Callable[[str], None]
+"""Called with the answer to a question so far, while that can be trusted; what it raises ends the reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +98,14 @@ def read(
     filter: Filter | None = None,
     without: Sequence[str | None] | None = None,
     told: Told | None = None,
-    wrote: Wrote | None = None,
+    wrote: Sequence[Wrote | None] | None = None,
 ) -> list[Read]:
     """What is found for each question and read out of it, before it is decided whether to trust it.
 
     `without` names for each question a passage that must not be found; `told` hears early what is found,
-    unless the model searches by itself. `wrote` follows the answers where they are read together, once a
-    reply has cited a passage that can be trusted. Read in another way, an answer is known only once the
-    passages have been weighed.
+    unless the model searches by itself. `wrote` has what follows each question's answer, or None: it does
+    where passages are read together, once the reply has cited one that can be trusted. Read in another way,
+    an answer is known only once the passages have been weighed.
     """
     if not questions:
         return []
@@ -122,13 +122,8 @@ def read(
     settings, shown = system.settings.answer, [hits[: system.settings.answer.passages] for hits in found]
     texts = system.index.library.passage_texts(hit.passage for hits in shown for hit in hits)
     way = WAYS[reading]
-    if wrote is not None and reading == "together":
-
-        def heard(place: int, reply: str) -> None:
-            if begun := _begun(system, questions[place], found[place], reply):
-                wrote(place, begun)
-
-        way = partial(read_together, heard=heard)
+    if wrote is not None and any(wrote) and reading == "together":
+        way = partial(read_together, heard=_following(system, questions, found, wrote))
     readings = way(system.generator, questions, shown, texts, settings.max_tokens)
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
@@ -164,9 +159,7 @@ def trust(system: System, read: Read) -> tuple[Figures, float] | None:
     best = read.readings[0]
     text = system.index.library.passage_texts([best.hit.passage])[best.hit.passage.id]
     known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.certainty)
-    if translated(
-        read.question, best
-    ):  # the lexical search could see nothing of it, and so agrees with nothing
+    if translated(read.question, best):  # the lexical search sees next to nothing of it
         return replace(known, agreement=max(known.agreement, USUAL_AGREEMENT)), 1.0
     return known, grounding(best.text, text)
 
@@ -199,6 +192,23 @@ def stream_answer(system: System, question: str, filter: Filter | None = None) -
             sent = len(text)
     timings = {"search": searched - began, "read": time.perf_counter() - searched}
     yield conclude(system, Read(question, tuple(hits), tuple(cited_readings(reply, 1.0, shown)), timings))
+
+
+def _following(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]], wrote: Sequence[Wrote | None]
+) -> Heard:
+    """What hears the replies to these questions, and tells what can be trusted of them."""
+    known = [""] * len(questions)
+
+    def heard(place: int, reply: str) -> None:
+        tell = wrote[place]
+        if tell is None or reply == known[place]:
+            return
+        known[place] = reply
+        if begun := _begun(system, questions[place], found[place], reply):
+            tell(begun)
+
+    return heard
 
 
 def _begun(system: System, question: str, hits: Sequence[Hit], reply: str) -> str:

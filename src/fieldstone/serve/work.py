@@ -218,16 +218,19 @@ def _together(
     """The answers to several questions, written at once."""
     system = opened.system
 
-    def wrote(place: int, text: str) -> None:
-        if all(its.tell is not None and (its.gone or stopping()) for its in asked):
-            raise _Left
-        asked[place].tell_text(text)
+    def telling(its: Asked) -> Callable[[str], None]:
+        def tell(text: str) -> None:
+            if all(one.tell is not None and (one.gone or stopping()) for one in asked):
+                raise _Left
+            its.tell_text(text)
 
+        return tell
+
+    wrote = [telling(its) if its.tell is not None else None for its in asked]
     with _one_version(system.index), opened.models.turn():
-        questions, heard = [its.question for its in asked], any(its.tell is not None for its in asked)
         try:
             reads = read(
-                system, questions, filter, told=_telling(system, asked), wrote=wrote if heard else None
+                system, [its.question for its in asked], filter, told=_telling(system, asked), wrote=wrote
             )
         except _Left:
             gone = RequestError("the asker has gone", status=499, code="gone")
