@@ -196,7 +196,7 @@ class Engine:
         }
 
     def stop(self) -> None:
-        """Turn down what waits and what comes; streams end with their next piece."""
+        """Turn down what waits and what comes; a batch of streams alone ends with its next piece."""
         self._stopping = True
         for batcher in (self._answers, self._searches, self._embeddings):
             batcher.stop()
