@@ -358,6 +358,10 @@ def test_the_command_shows_what_the_sites_say(sites, tmp_path):
     assert told["answer"] == QUOTE.rstrip(".")
     assert told["silent"] == ["island"]
     assert [its["site"] for its in told["citations"]] == ["north", "south"]
+    lines = run(app, ["ask", "--json", "--sites", str(file)], input=f"{CRANE}\n\n{CRANE}\n").stdout
+    assert [json.loads(line)["answer"] for line in lines.splitlines()] == [QUOTE.rstrip(".")] * 2
+    assert "there is no question" in run(app, ["ask", "--sites", str(file), " "]).output
+    assert "name the workspace" in run(app, ["ask"]).output
     silent = run(app, ["ask", "--sites", str(file), "Who painted the Mona Lisa?"])
     assert silent.exit_code == 0
     assert run(app, ["ask", "--sites", str(file), "w", CRANE]).exit_code == 2

@@ -25,13 +25,13 @@ FOUND_SHOWN = 3
 
 def ask(
     workspace: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="WORKSPACE",
             help="The folder that `fieldstone build` made; left out with --sites.",
             show_default=False,
         ),
-    ],
+    ] = None,
     question: Annotated[
         str | None,
         typer.Argument(
@@ -80,8 +80,10 @@ def ask(
             raise typer.BadParameter("with --sites give the question alone, without a workspace")
         if any((reading, mode, rerank, source, type_, since, until, changes)):
             raise typer.BadParameter("with --sites each site answers as it is set up; leave such options out")
-        ask_the_sites(sites, workspace, deadline, as_json=json)
+        ask_the_sites(sites, _lines() if workspace is None else [workspace], deadline, as_json=json)
         return
+    if workspace is None:
+        raise typer.BadParameter("name the workspace to ask, or sites with --sites", param_hint="WORKSPACE")
     from fieldstone.answer import open_system
     from fieldstone.answer import stream_answer as stream
     from fieldstone.cli.options import filter_of, settings_of

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fieldstone.federate.ask import Quoted, SitesAnswer
 
 
-def ask_the_sites(given: Sequence[str], question: str, deadline: float, *, as_json: bool) -> None:
-    """Ask the sites, and print the best answer with its quotes, then the others, then who did not answer."""
-    from fieldstone.cli.output import one_line, show, show_json
+def ask_the_sites(given: Sequence[str], questions: Iterable[str], deadline: float, *, as_json: bool) -> None:
+    """Ask the sites each question, and print what they answer; lines in, JSON lines out."""
+    from fieldstone.cli.output import show, show_json
     from fieldstone.cli.progress import waiting
-    from fieldstone.errors import SitesError
     from fieldstone.federate.addresses import read_sites
     from fieldstone.federate.ask import ask_sites
 
     sites = read_sites(given)
-    if not question.strip():
-        raise SitesError("there is no question; type: fieldstone ask --sites FILE_OR_URL QUESTION")
-    with waiting(f"asking {len(sites)} sites …"):
-        got = ask_sites(sites, question, deadline)
-    if as_json:
-        show_json(_as_json(got))
-        return
+    for question in questions:
+        with waiting(f"asking {len(sites)} sites …"):
+            got = ask_sites(sites, question, deadline)
+        if as_json:
+            show_json(_as_json(got), one_line=not isinstance(questions, Sequence))
+            continue
+        _show(got)
+        if not isinstance(questions, Sequence):
+            show()
+
+
+def _show(got: SitesAnswer) -> None:
+    """The best answer with its quotes, then the others, then who did not answer."""
+    from fieldstone.cli.output import one_line, show
+
     show(one_line(got.text))
     for number, quoted in enumerate(got.candidates[0].citations if got.candidates else (), start=1):
         _show_quote(quoted, f"[{number}]")

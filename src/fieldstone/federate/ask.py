@@ -131,6 +131,8 @@ def ask_sites(sites: Sequence[Site], question: str, seconds: float = SECONDS) ->
 
     Raises SitesError where none of them can be asked; else those that cannot are `failed`.
     """
+    if not question.strip():
+        raise SitesError("there is no question; type it behind the sites")
     began = perf_counter()
     got = asyncio.run(_ask_all(sites, question, seconds))
     failed = tuple((site.name, str(it)) for site, it in zip(sites, got, strict=True) if isinstance(it, _Left))
