@@ -182,7 +182,7 @@ def test_a_stream_that_breaks_off(server: Server) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 def test_what_is_heard_costs_no_log_probability(server: Server, chat: bool) -> None:
     model, heard = generator(server), []
-    prompt = Prompt(text=PROMPT.text, chat=chat)
+    prompt = Prompt(text="The harbour opens at six in summer. When does the harbour open?", chat=chat)
     (made,) = model.generate([prompt], heard=lambda _, text: heard.append(text))
     assert len(set(heard)) == made.tokens > 2
     assert made.logprob == -0.5 * made.tokens
