@@ -177,7 +177,6 @@ def reply(**changes: object) -> bytes:
         ({"body": reply(answer="x" * 5000)}, "no answer"),
         ({"body": reply(citations=[{"quote": "x", "verified": True}] * 21)}, "no answer"),
         ({"body": reply(citations=[{"quote": 7, "verified": True}])}, "no answer"),
-        ({"body": reply(), "seconds": 60}, "took longer than 4 s"),
         ({"endless": True}, f"longer than {BYTES // 1024} KiB"),
         ({"status": 429, "body": b'{"error": {"message": "come back later"}}'}, "429: come back later"),
         ({"status": 500, "body": b"\x00"}, "refuses (500)"),
@@ -186,12 +185,20 @@ def reply(**changes: object) -> bytes:
 )
 def test_what_is_no_answer_is_told_and_left_out(behaviour, why):
     with stranger(body=reply()) as (good, _), stranger(**behaviour) as (bad, _):
-        got = ask_sites([Site("good", good), Site("bad", bad)], CRANE, 4.0)
+        got = ask_sites([Site("good", good), Site("bad", bad)], CRANE)
     assert got.text == "forty tonnes"
     assert got.candidates[0].citations == (Quoted("good"),)
     ((name, told),) = got.failed
     assert name == "bad"
     assert why in told
+
+
+def test_a_site_that_is_slow_is_left_out():
+    with (
+        stranger(body=reply(), seconds=60) as (slow, _),
+        pytest.raises(SitesError, match=r"slow: it took longer than 0\.2 s"),
+    ):
+        ask_sites([Site("slow", slow)], CRANE, 0.2)
 
 
 def test_a_redirection_is_not_followed():
