@@ -14,7 +14,7 @@ import fieldstone
 
 SOURCE = Path(fieldstone.__file__).parent
 
-FOUNDATION = {"atomic", "records", "errors", "settings", "progress", "quotes"}
+FOUNDATION = {"atomic", "languages", "records", "errors", "settings", "progress", "quotes"}
 GROUND = FOUNDATION | {
     "models",
     "library",

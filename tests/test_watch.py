@@ -10,7 +10,7 @@ import pytest
 
 from fieldstone.errors import WorkspaceError
 from fieldstone.read.add import add_files
-from fieldstone.recipes import load_recipe, run, update
+from fieldstone.recipes import load_recipe, remove, run, update
 from fieldstone.serve import watch
 from fieldstone.serve.watch import follow, followed
 from fieldstone.settings import ReadSettings, resolve_settings
@@ -252,3 +252,23 @@ def test_a_workspace_in_its_own_folder_does_not_wake_itself(tmp_path, soon, capl
 
     asyncio.run(act())
     assert set(texts(workspace)) == {*TEXTS, "new.txt"}
+
+
+def test_what_a_person_took_out_stays_out_until_they_add_it_again(home, soon):
+    workspace, folder = home
+    assert remove(workspace, ["tariffs/2024.txt"]) == ("tariffs/2024.txt",)
+
+    async def act():
+        async with Followed(workspace) as its:
+            write_folder(folder, {"tariffs/2024.txt": "Changed.", "new.txt": "one"})
+            await its.until(lambda: its.told)
+            await its.until(lambda: "new.txt" in texts(workspace))
+            write_folder(folder, {"tariffs/2024.txt": "Changed again.", "new.txt": "two"})
+            await its.until(lambda: texts(workspace).get("new.txt") == "two")
+            assert "tariffs/2024.txt" not in texts(workspace)
+        update(workspace, SETTINGS, [folder / "tariffs/2024.txt"])
+        async with Followed(workspace) as its:
+            write_folder(folder, {"tariffs/2024.txt": "Changed for good."})
+            await its.until(lambda: texts(workspace).get("tariffs/2024.txt") == "Changed for good.")
+
+    asyncio.run(act())

@@ -362,6 +362,15 @@ class ServeSettings(_Branch):
     )
 
 
+class ShareSettings(_Branch):
+    """What of an answer other sites get (`fieldstone ask --sites`), beside its words and its confidence."""
+
+    quotes: int = Field(1, ge=0, description="citations that go with an answer")
+    characters: int = Field(200, ge=1, description="of each quote; the rest is cut off")
+    passages: bool = Field(False, description="the whole passage of each quote goes with it")
+    places: bool = Field(False, description="file, title, headings and page of each quote go with it")
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -385,6 +394,7 @@ class Settings(_Branch):
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()
     serve: ServeSettings = ServeSettings()
+    share: ShareSettings = ShareSettings()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
