@@ -10,10 +10,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fieldstone.atomic import write_text
 from fieldstone.errors import SettingsError
@@ -51,13 +51,22 @@ class SplitSettings(_Branch):
         return self
 
 
-class ModelSettings(_Branch):
-    """Which models work, and on what."""
+def _joined(names: object) -> object:
+    """A list of names of one model, behind several servers, as the one name that it is."""
+    several = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return ",".join(names) if several else names  # type: ignore[arg-type]
 
-    encoder: str = "embedded:minilm"
-    reranker: str = ""
-    generator: str = "embedded:smollm2"
-    writer: str = Field("", description="writes the questions; empty: the generator")
+
+ModelName = Annotated[str, BeforeValidator(_joined)]
+
+
+class ModelSettings(_Branch):
+    """Which models work, and on what; a list names servers that have the same model."""
+
+    encoder: ModelName = "embedded:minilm"
+    reranker: ModelName = ""
+    generator: ModelName = "embedded:smollm2"
+    writer: ModelName = Field("", description="writes the questions; empty: the generator")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(0, ge=0, description="0: one a core")
 
