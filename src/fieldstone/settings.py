@@ -82,7 +82,30 @@ class SearchSettings(_Branch):
     rerank_depth: int = Field(8, ge=1)
     likelihood_weight: float = Field(0.5, ge=0, le=1, description="share of the question's likelihood")
     reranker_weight: float = Field(1.0, ge=0, le=1, description="share of the cross-encoder's score")
-    store: str = "library"
+    store: str = Field("library", description="where the vectors are searched; a URL (docs/stores.md)")
+
+
+class StoreSettings(_Branch):
+    """How a store beside the library keeps the vectors; each store heeds what it can.
+
+    What Qdrant heeds holds when a collection is made.
+    """
+
+    shards: int = Field(
+        0, ge=0, description="parts of a collection, spread over the machines; 0: as the server does (Qdrant)"
+    )
+    replicas: int = Field(1, ge=1, description="copies of each part, on different machines (Qdrant)")
+    on_disk: bool = Field(
+        False, description="vectors stay on disk, and memory holds what is read often (Qdrant)"
+    )
+    quantization: Literal["none", "int8", "binary"] = Field(
+        "none",
+        description="what is searched in memory, a quarter or a 32nd of the size; the best are then scored "
+        "by the whole vectors (Qdrant)",
+    )
+    approximate_above: int = Field(
+        200_000, ge=0, description="vectors; above it near ones are searched alone and not all (FAISS)"
+    )
 
 
 class AnswerSettings(_Branch):
@@ -383,6 +406,7 @@ class Settings(_Branch):
     split: SplitSettings = SplitSettings()
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
+    store: StoreSettings = StoreSettings()
     answer: AnswerSettings = AnswerSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     instruct: InstructSettings = InstructSettings()
