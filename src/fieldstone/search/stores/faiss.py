@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -56,7 +58,7 @@ class FaissStore:
     leaves the file as it was before or after the call.
     """
 
-    def __init__(self, path: Path, index: faiss.Index, exact_up_to: int) -> None:
+    def __init__(self, path: Path, index: Any, exact_up_to: int) -> None:
         self._path = path
         self._index = index
         self._exact_up_to = exact_up_to
@@ -93,11 +95,12 @@ class FaissStore:
         k = min(k, total if only is None else len(only))
         if k <= 0 or not total or not len(vectors):
             return [[] for _ in vectors]
-        parameters = faiss.SearchParameters()
+        parameters: Any = faiss.SearchParameters()
         if lists := _lists(self._index):
             few = only is not None and len(only) < FEW * total
             read = lists if few else max(1, round(lists * SEARCHED))
-            parameters = faiss.SearchParametersIVF(nprobe=read)
+            parameters = faiss.SearchParametersIVF()
+            parameters.nprobe = read
         if only is not None:
             chosen = faiss.IDSelectorBatch(_labels(only))  # held by this name alone while FAISS reads it
             parameters.sel = chosen
@@ -162,26 +165,27 @@ def open_faiss(url: str, dimension: int, collection: str, settings: StoreSetting
     return FaissStore(path, index, settings.approximate_above)
 
 
-def _flat(dimension: int) -> faiss.Index:
+def _flat(dimension: int) -> Any:
     return faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
 
 
-def _lists(index: faiss.Index) -> int:
+def _lists(index: Any) -> int:
     """Into how many lists it is divided; 0: none, it is searched whole."""
     return int(index.nlist) if isinstance(index, faiss.IndexIVFFlat) else 0
 
 
 def _wanted_lists(vectors: int) -> int:
     """Four times the root, as FAISS's guidelines have it; of few vectors fewer, so that none is empty."""
-    return max(1, min(round(4 * vectors**0.5), vectors // SAMPLE))
+    return max(1, min(round(4 * math.sqrt(vectors)), vectors // SAMPLE))
 
 
-def _of_its_size(index: faiss.Index, exact_up_to: int, progress: Progress | None) -> faiss.Index:
+def _of_its_size(index: Any, exact_up_to: int, progress: Progress | None) -> Any:
     """The index, or one of the other kind where its size asks for it, or with lists for four times as many.
 
     Back to an exact one only at half the size, so that it does not go to and fro.
     """
     total, lists = index.ntotal, _lists(index)
+    other: Any
     if lists and 2 * total <= exact_up_to:
         other = _flat(index.d)
     elif total > exact_up_to and _wanted_lists(total) >= 2 * max(lists, 1):
@@ -200,14 +204,14 @@ def _of_its_size(index: faiss.Index, exact_up_to: int, progress: Progress | None
     return other
 
 
-def _held(index: faiss.Index) -> Iterator[tuple[Labels, Vectors]]:
+def _held(index: Any) -> Iterator[tuple[Labels, Vectors]]:
     """Labels and vectors (n, dimension) of all that it holds, part by part; valid until it changes."""
     start = 0
     for number, labels in enumerate(_held_labels(index)):
         size = len(labels)
         if not size:
             continue
-        if isinstance(index, faiss.IndexIVFFlat):
+        if _lists(index):
             codes = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size)
             yield labels, codes.view(np.float32).reshape(size, -1)
         else:
@@ -215,9 +219,9 @@ def _held(index: faiss.Index) -> Iterator[tuple[Labels, Vectors]]:
         start += size
 
 
-def _held_labels(index: faiss.Index) -> Iterator[Labels]:
+def _held_labels(index: Any) -> Iterator[Labels]:
     """The labels of each list, in order; of an index without lists, in blocks."""
-    if isinstance(index, faiss.IndexIVFFlat):
+    if _lists(index):
         for number in range(index.nlist):
             size = index.invlists.list_size(number)
             yield faiss.rev_swig_ptr(index.invlists.get_ids(number), size) if size else np.empty(0, np.int64)

@@ -22,6 +22,7 @@ from fieldstone.models.files import weights_fingerprint
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.tuned import Tuned, finished_before
@@ -70,7 +71,7 @@ def tune_generator(
     where = pick_device(device).name
     folder = weights_folder(base)
     key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
-    if finished := finished_before(into, key):
+    if finished := together.first_only(lambda: finished_before(into, key)):
         return finished
     check_method(tuning.method, where)
     texts = _texts(load_generator(base, device=device, threads=threads), rows)

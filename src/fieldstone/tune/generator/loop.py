@@ -13,6 +13,7 @@ import torch
 from fieldstone.progress import Progress
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
 from fieldstone.tune.generator.tuned import Tuned, publish, work_of
 
@@ -55,21 +56,24 @@ def run_steps(
         *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
     ]
     optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
-    history = resumed(work, key, learnt, optimizer)
+    first = together.rank() == 0  # of several processes: all learn, the first one scores and writes
+    history = together.one_after_another(lambda: resumed(work, key, learnt, optimizer))
+    together.same_everywhere(history.step, work)
     before, saved, pause = history.seconds, began, SAVED_EVERY
     progress(_STEP, max(history.step, 0), steps, "steps")
     for step in range(history.step + 1, steps + 1):
         if step:
             started = time.perf_counter()
             optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
-            torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
+            chance = fingerprint(seed, step, *([] if first else [together.rank()]))
+            torch.manual_seed(int(chance, 16) >> 1)  # dropout, alike after a restart
             loss = learn(batches[step])
             torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
             optimizer.step()
             history.losses.append(loss)
             history.tokens += sum(lengths[i] for i in batches[step])
             history.training += time.perf_counter() - started
-        if step in checks:
+        if first and step in checks:
             name = base
             if step:
                 name = str(work / f"step-{step}")
@@ -77,7 +81,7 @@ def run_steps(
                     write(Path(name))
             history.scores.append((step, float(dev_score(name))))
         history.step, now = step, time.perf_counter()
-        if step in checks or now - saved > pause:
+        if first and (step in checks or now - saved > pause):
             history.seconds = before + now - began
             with writing(into):
                 save_checkpoint(work, key, history, learnt, optimizer)
@@ -85,23 +89,27 @@ def run_steps(
             pause = max(SAVED_EVERY, (saved - now) / _SAVING)
         if step:
             progress(_STEP, step, steps, "steps")
-    tuned = Tuned(
-        folder=into,
-        steps=history.step,
-        seconds=round(history.seconds, 3),
-        losses=tuple(history.losses),
-        scores=tuple(history.scores),
-        best_step=history.best,
-        rows=len(lengths),
-        too_long=too_long,
-        trainable=sum(weights.numel() for weights in learnt.values()),
-        tokens_per_second=round(history.tokens / history.training, 1),
-        device=device,
-        dtype=dtype,
-    )
-    with writing(into):
-        publish(key, tuned)
-    return tuned
+
+    def finish() -> Tuned:
+        tuned = Tuned(
+            folder=into,
+            steps=history.step,
+            seconds=round(history.seconds, 3),
+            losses=tuple(history.losses),
+            scores=tuple(history.scores),
+            best_step=history.best,
+            rows=len(lengths),
+            too_long=too_long,
+            trainable=sum(weights.numel() for weights in learnt.values()),
+            tokens_per_second=round(history.tokens / history.training, 1),
+            device=device,
+            dtype=dtype,
+        )
+        with writing(into):
+            publish(key, tuned)
+        return tuned
+
+    return together.first_only(finish)
 
 
 def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:

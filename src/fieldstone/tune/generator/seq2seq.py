@@ -31,6 +31,7 @@ from fieldstone.models.seq2seq import Parts, Seq2SeqGenerator, joined_states, le
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
 from fieldstone.tune.generator import Row
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.tuned import Tuned, finished_before
@@ -77,7 +78,7 @@ def tune_seq2seq(
         )
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
-    if finished := finished_before(into, key):
+    if finished := together.first_only(lambda: finished_before(into, key)):
         return finished
     generator = load_generator(base, device=device, threads=threads)
     if not isinstance(generator, Seq2SeqGenerator):
@@ -141,6 +142,7 @@ def _learn(model: Any, batch: Sequence[_Lesson], budget: int, pad: int, half: bo
     model.zero_grad()
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are inside
     count = sum(len(lesson.learnt) for lesson in batch)
+    batch = together.share(batch)
     loss = 0.0
     for part in by_length([lesson.tokens for lesson in batch], budget=budget):
         its = [batch[i] for i in part]
@@ -153,6 +155,8 @@ def _learn(model: Any, batch: Sequence[_Lesson], budget: int, pad: int, half: bo
         summed = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
         torch.autograd.backward(summed / count)
         loss += summed.item() / count
+    loss = together.total(loss, model.device)
+    together.add_up(weights for weights in model.parameters() if weights.requires_grad)
     if not math.isfinite(loss):
         raise ModelError(f"the loss became {loss}; set a lower generator.learning_rate and start again")
     return loss
