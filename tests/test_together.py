@@ -15,7 +15,7 @@ import pytest
 import tiny_models
 
 HERE = Path(__file__).parent
-CASES = ["lora", "full", "packed", "seq2seq", "fused", "margin"]
+CASES = ["lora", "full", "packed", "divided", "divided-lora", "seq2seq", "fused", "margin"]
 
 
 def run(command: list[str], processes: int, folder: Path) -> str:
@@ -64,7 +64,8 @@ def test_two_processes_learn_what_one_learns(both: dict[int, tuple[Path, dict[st
     ours, others = (load_file(into / case / "model.safetensors") for into in (alone, shared))
     assert ours.keys() == others.keys()
     for name, tensor in ours.items():
-        assert np.abs(tensor - others[name]).max() < 1e-4, name
+        # the softmax takes a key's bias out again: its gradient is rounding alone, of which AdamW makes a step
+        assert np.abs(tensor - others[name]).max() < (2e-3 if name.endswith("key.bias") else 1e-5), name
     assert sorted(p.name for p in alone.iterdir()) == sorted(p.name for p in shared.iterdir())
 
 

@@ -50,6 +50,8 @@ def tune_all(bases: Path, into: Path) -> dict[str, Any]:
     generators: dict[str, tuple[Any, str, GeneratorTuning]] = {
         "lora": (tune_generator, "llama", LORA),
         "full": (tune_generator, "llama", full),
+        "divided": (tune_generator, "llama", full.model_copy(update={"divided": True})),
+        "divided-lora": (tune_generator, "llama", LORA.model_copy(update={"divided": True})),
         "packed": (tune_generator, "llama", LORA.model_copy(update={"packing": True})),
         "seq2seq": (tune_seq2seq, "t5", full),
     }

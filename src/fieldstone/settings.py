@@ -322,6 +322,9 @@ class GeneratorTuning(_Branch):
     packing: bool = Field(
         False, description="rows of a step are joined into one sequence, apart all the same"
     )
+    divided: bool = Field(
+        False, description="several processes hold a part of the weights each: for what no one GPU holds"
+    )
     recompute: Literal["auto", "on", "off"] = Field(
         "auto", description="layers are computed again on the way back: slower, and less memory"
     )
@@ -439,6 +442,11 @@ class Settings(_Branch):
             raise ValueError(
                 "generator.lessons = raft refuses by generator.gold_share, "
                 f"but generator.refusals = {how.refusals} asks for more"
+            )
+        if how.divided and how.method == "qlora":
+            raise ValueError(
+                "generator.divided = true, but generator.method = qlora, and weights in four bits cannot be "
+                "divided; set generator.method = lora, or generator.divided = false"
             )
         if how.method == "qlora" and self.models.device in ("cpu", "mps"):
             raise ValueError(

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 
 from fieldstone.errors import WorkspaceError
 
@@ -121,12 +122,26 @@ def total(number: float, device: Any) -> float:
     return float(summed)
 
 
+def most(number: int) -> int:
+    """The greatest of the processes' numbers."""
+    if size() == 1:
+        return number
+    numbers: list[int | None] = [None] * size()
+    distributed.all_gather_object(numbers, number)
+    return max(its for its in numbers if its is not None)
+
+
 def add_up(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """The gradients of these parameters, each the sum of those of all processes; none counts as zeros."""
+    """The gradients of these parameters, each the sum of those of all processes; none counts as zeros.
+
+    Those of divided parameters are sums already.
+    """
     if size() == 1:
         return
     bucket: list[torch.Tensor] = []
     for parameter in parameters:
+        if isinstance(parameter, DTensor):
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)

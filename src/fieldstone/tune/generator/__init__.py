@@ -23,6 +23,7 @@ from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune import together
+from fieldstone.tune.divided import divide
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.tuned import Tuned, finished_before
@@ -81,17 +82,18 @@ def tune_generator(
         torch.manual_seed(seed)
         options = Options(device=where, threads=threads, dtype=dtype)
         model = prepared(base, folder, tuning, options).train()
-        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-        budget = micro_batch(
-            model.config.get_text_config(), where, sum(weights.numel() for weights in learnt.values())
-        )
+        trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+        budget = micro_batch(model.config.get_text_config(), where, trained)
         if tuning.packing:
             check_packing(base, model, texts)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
+        if tuning.divided and together.size() > 1:
+            divide(model)
+        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         return run_steps(
             lambda step: learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing),
-            write=lambda target: merge(base, folder, tuning, threads, learnt, target),
+            write=lambda its, target: merge(base, folder, tuning, threads, its, target),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
             base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
             too_long=len(rows) - len(texts), device=where, dtype=dtype, seed=seed, began=began,

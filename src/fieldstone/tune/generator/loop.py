@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from fieldstone.progress import Progress
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
 from fieldstone.tune import together
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.divided import whole
 from fieldstone.tune.generator.tuned import Tuned, publish, work_of
 
 _STEP = "tune generator"
@@ -25,7 +27,7 @@ _SAVING = 0.05  # share of the time that may go into them: all weights of a larg
 def run_steps(
     learn: Callable[[Sequence[int]], float],
     *,
-    write: Callable[[Path], None],
+    write: Callable[[Mapping[str, torch.Tensor], Path], None],
     dev_score: Callable[[str], float],
     base: str,
     into: Path,
@@ -43,8 +45,9 @@ def run_steps(
     """Run all steps, or those left after the last checkpoint beside `into`, and put the best into its place.
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
-    folder of what is learnt so far; `dev_score` is asked about a model by its name. `lengths`: tokens of each
-    row, besides which `too_long` rows were left out.
+    folder of what is learnt so far, the `learnt` weights, put together where they are divided; `dev_score`
+    is asked about a model by its name. `lengths`: tokens of each row, besides which `too_long` rows were
+    left out.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
     work = work_of(into)
@@ -59,6 +62,7 @@ def run_steps(
     first = together.rank() == 0  # of several processes: all learn, the first one scores and writes
     history = together.one_after_another(lambda: resumed(work, key, learnt, optimizer))
     together.same_everywhere(history.step, work)
+    divided = any(isinstance(weights, DTensor) for weights in learnt.values())
     before, saved, pause = history.seconds, began, SAVED_EVERY
     progress(_STEP, max(history.step, 0), steps, "steps")
     for step in range(history.step + 1, steps + 1):
@@ -73,18 +77,21 @@ def run_steps(
             history.losses.append(loss)
             history.tokens += sum(lengths[i] for i in batches[step])
             history.training += time.perf_counter() - started
+        ours = whole(learnt) if step in checks else learnt  # all put divided weights together
         if first and step in checks:
             name = base
             if step:
                 name = str(work / f"step-{step}")
                 with writing(into):
-                    write(Path(name))
+                    write(ours, Path(name))
             history.scores.append((step, float(dev_score(name))))
         history.step, now = step, time.perf_counter()
-        if first and (step in checks or now - saved > pause):
+        if step in checks or (now - saved > pause and not divided):
             history.seconds = before + now - began
-            with writing(into):
-                save_checkpoint(work, key, history, learnt, optimizer)
+            state = whole(optimizer.state_dict())
+            if first:
+                with writing(into):
+                    save_checkpoint(work, key, history, ours, state)
             saved = time.perf_counter()
             pause = max(SAVED_EVERY, (saved - now) / _SAVING)
         if step:

@@ -15,6 +15,7 @@ import torch
 from fieldstone.errors import ModelError
 from fieldstone.models.batches import by_length
 from fieldstone.tune import together
+from fieldstone.tune.divided import evened, is_divided
 
 Text = tuple[list[int], list[int]]
 """The tokens of a prompt, and those to learn after it."""
@@ -33,10 +34,12 @@ def learn(model: Any, batch: Sequence[Text], budget: int, dtype: str, *, packing
     learnt = sum(len(after) for _, after in batch)
     batch = together.share(batch)
     lengths = [len(before) + len(after) for before, after in batch]
-    parts = packs(lengths, min(budget, PACKED)) if packing else by_length(lengths, budget=budget)
+    parts = list(packs(lengths, min(budget, PACKED)) if packing else by_length(lengths, budget=budget))
     loss = 0.0
+    if is_divided(model):
+        parts = evened(parts)
     for part in parts:
-        rows = [batch[i] for i in part]
+        rows = [batch[i] for i in part] or [([0], [0])]  # with none, it takes part and learns nothing
         ids, keep, labels, positions = (packed if packing else padded)(rows)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = model(
@@ -51,6 +54,8 @@ def learn(model: Any, batch: Sequence[Text], budget: int, dtype: str, *, packing
             ignore_index=-100,
             reduction="sum",
         )
+        if not part:
+            summed = summed * 0
         torch.autograd.backward(summed / learnt)
         loss += summed.item() / learnt
     loss = together.total(loss, model.device)

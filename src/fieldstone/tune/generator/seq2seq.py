@@ -72,6 +72,10 @@ def tune_seq2seq(
         raise SettingsError(
             f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
         )
+    if tuning.divided:
+        raise SettingsError(
+            f"generator.divided = true, but {base} has an encoder of its own; set generator.divided = false"
+        )
     if tuning.packing:
         raise SettingsError(
             f"generator.packing = true, but {base} has an encoder of its own; set generator.packing = false"
@@ -101,7 +105,7 @@ def tune_seq2seq(
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         return run_steps(
             lambda step: _learn(model, [lessons[i] for i in step], budget, pad, half),
-            write=lambda to: merge(base, folder, tuning, threads, learnt, to, AutoModelForSeq2SeqLM),
+            write=lambda its, to: merge(base, folder, tuning, threads, its, to, AutoModelForSeq2SeqLM),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
             base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
             too_long=len(rows) - len(lessons), device=where, dtype="bfloat16" if half else "float32",

@@ -98,7 +98,6 @@ def train(
             add_adapters(model, tuning)
         checkpoint = together.first_only(lambda: last_checkpoint(work))
         several, first = together.size() > 1, together.rank() == 0
-        scored = dev_score if first else None
         if several:
             model.forward = together.shared_forward(model.forward)
         arguments = arguments_of(
@@ -111,11 +110,11 @@ def train(
             seed=seed,
             device=device,
             dtype=dtype,
-            eval_strategy="steps" if scored else "no",
+            eval_strategy="steps" if dev_score else "no",
             eval_steps=len(steps),
-            eval_on_start=scored is not None and checkpoint is None,
-            load_best_model_at_end=scored is not None,
-            metric_for_best_model="dev",
+            eval_on_start=dev_score is not None and checkpoint is None,
+            load_best_model_at_end=dev_score is not None and first,  # the others have kept none
+            metric_for_best_model="dev" if first else None,
             greater_is_better=True,
         )
         trainer = _Trainer(
@@ -127,7 +126,8 @@ def train(
                 _questions(rows) if frozen else _columns(rows)
             ),
             loss=_loss(model, tuning, rows, frozen, texts_at_once),
-            evaluator=_DevScore(scored, work / "dev", towers, device, threads) if scored else None,
+            # of several processes the first scores; the trainer lets the others wait
+            evaluator=_DevScore(dev_score, work / "dev", towers, device, threads) if dev_score else None,
             callbacks=[
                 Watch(set(ends), progress, "tune retriever", keeps=first),
                 *([AddUp()] if several else []),
