@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_two_processes_learn_what_one_learns(both: dict[int, tuple[Path, dict[st
     ours, others = (load_file(into / case / "model.safetensors") for into in (alone, shared))
     assert ours.keys() == others.keys()
     for name, tensor in ours.items():
-        # the softmax takes a key's bias out again: its gradient is rounding alone, of which AdamW makes a step
+        # the softmax takes a key's bias out again: its gradient is rounding, of which AdamW makes a step
         assert np.abs(tensor - others[name]).max() < (2e-3 if name.endswith("key.bias") else 1e-5), name
     assert sorted(p.name for p in alone.iterdir()) == sorted(p.name for p in shared.iterdir())
 
@@ -79,3 +80,51 @@ def test_an_error_ends_all_and_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(AssertionError) as caught:
         run(["-m", "fieldstone.cli", "tune", str(tmp_path / "none")], 2, tmp_path)
     assert str(caught.value).count("there is no workspace at") == 1
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """This process as the only one of a group."""
+    from torch import distributed
+
+    from fieldstone.tune import together
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with together.together():
+            yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_divided_weights_are_kept_whole_and_come_back(bases: Path, tmp_path: Path, group: None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from fieldstone.tune.checkpoint import History, resumed, save_checkpoint
+    from fieldstone.tune.divided import divide, is_divided, whole
+
+    def begun() -> tuple[Any, dict[str, torch.Tensor], torch.optim.Optimizer]:
+        model = AutoModelForCausalLM.from_pretrained(bases / "llama", dtype=torch.float32)
+        divide(model)
+        assert is_divided(model)
+        learnt = dict(model.named_parameters())
+        return model, learnt, torch.optim.AdamW(learnt.values(), lr=1e-3)
+
+    def step(model: Any, optimizer: torch.optim.Optimizer) -> None:
+        model.zero_grad()
+        model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+        optimizer.step()
+
+    model, learnt, optimizer = begun()
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "work", "key", History(step=1), whole(learnt), whole(optimizer.state_dict()))
+    kept = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
+    assert {type(tensor) for tensor in kept["learnt"].values()} == {torch.Tensor}
+    again, theirs, other = begun()
+    assert resumed(tmp_path / "work", "key", theirs, other).step == 1
+    step(model, optimizer)
+    step(again, other)
+    for name, tensor in whole(learnt).items():
+        assert torch.equal(tensor, whole(theirs)[name]), name
