@@ -122,6 +122,7 @@ def test_patience_ends_when_no_server_has_any(two: tuple[Server, Server]) -> Non
     assert sum(map(asked, two)) == 4
 
 
+@pytest.mark.slow
 def test_one_that_hangs_costs_a_request_once(two: tuple[Server, Server]) -> None:
     two[0].delay = 2.0
     fleet = generator(two[0].url, two[1].url, timeout=1.0)

@@ -223,6 +223,25 @@ def test_faiss_learns_its_lists_once_where_many_are_loaded(tmp_path: Path) -> No
     assert faiss_store(tmp_path, above=500).ids() == set(ids)
 
 
+def test_faiss_keeps_what_was_loaded_before_a_stop(tmp_path: Path) -> None:
+    store = faiss_store(tmp_path, above=100)
+    ids, vectors = names(600), unit(600)
+
+    def load() -> None:
+        with store.loading(600, lambda *_: None):
+            store.add(ids[:300], vectors[:300])
+            store.add(ids[300:400], vectors[300:400])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    again = faiss_store(tmp_path, above=100)
+    assert again.ids() == set(ids[:400])
+    with again.loading(200, lambda *_: None):
+        again.add(ids[400:], vectors[400:])
+    assert faiss_store(tmp_path, above=100)._index.nlist == 15
+
+
 # -- Qdrant's settings
 
 

@@ -22,12 +22,11 @@ def follow(
     there = store.ids() if held is None else held
     store.remove(sorted(there - wanted))
     missing = sorted(wanted - there)
-    if not missing:
-        return wanted
     done = len(wanted) - len(missing)
-    progress("vectors", done, len(wanted), "vectors")
+    if missing:
+        progress("vectors", done, len(wanted), "vectors")
     # all of them in one scan of the file; it is faster than looking for each
-    batches = library.vectors(encoder, missing) if there else library.all_vectors(encoder)
+    batches = library.vectors(encoder, missing) if there or not missing else library.all_vectors(encoder)
     with store.loading(len(missing), progress):
         for ids, vectors in batches:
             store.add(ids, vectors)

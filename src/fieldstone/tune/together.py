@@ -224,6 +224,7 @@ def follow() -> None:
         box: list[Any] = [None]
         distributed.broadcast_object_list(box, src=0)
         if box[0] is None:
+            distributed.destroy_process_group()
             return
         function, args, kwargs = box[0]
         with together():
@@ -233,6 +234,7 @@ def follow() -> None:
 def dismiss() -> None:
     """There is nothing more to call: the others end."""
     distributed.broadcast_object_list([None], src=0)
+    distributed.destroy_process_group()
 
 
 def _nobody(*_: object, **__: object) -> float:

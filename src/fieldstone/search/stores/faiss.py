@@ -76,13 +76,21 @@ class FaissStore:
     @contextmanager
     def loading(self, count: int, progress: Progress) -> Iterator[None]:
         """The file is written now and then, and at the end; lists are learnt at the end."""
-        del count
+        if not count:
+            yield
+            return
         self._loading, self._saved = True, time.monotonic()
         try:
             yield
-        finally:
+        except BaseException:  # stopped: what is there is kept as it is
+            self._pause = 0.0
+            self._save()
+            raise
+        else:
             self._loading = False
             self._save(progress)
+        finally:
+            self._loading = False
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget these ids."""

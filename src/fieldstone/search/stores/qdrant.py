@@ -68,8 +68,11 @@ class QdrantStore:
 
     @contextmanager
     def loading(self, count: int, progress: Progress) -> Iterator[None]:
-        """Many are added without an index over them, which a server then builds at one go."""
-        if count < MANY or isinstance(folder_or_server(self._url), Path):
+        """Many are added without an index over them, which a server then builds at one go.
+
+        Also where a load before this one was stopped and has left the collection without.
+        """
+        if isinstance(folder_or_server(self._url), Path) or (count < MANY and self._indexes()):
             yield
             return
         self._index_above(0)  # 0: never
@@ -85,6 +88,11 @@ class QdrantStore:
                 continue
             progress("index", total, total, "vectors")
             return
+
+    def _indexes(self) -> bool:
+        with _explained(self._url):
+            config = self._client.get_collection(self._collection).config
+        return config.optimizer_config.indexing_threshold != 0
 
     def _index_above(self, kilobytes: int) -> None:
         with _explained(self._url):
