@@ -79,8 +79,8 @@ def llama(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     return _save(folder, LlamaForCausalLM(config), tokenizer, **names)
 
 
-def gemma2(folder: Path) -> Path:
-    """A causal model with a sliding window of 8 tokens in every other layer, and capped logits."""
+def gemma2(folder: Path, *, window: int = 8) -> Path:
+    """A causal model with a sliding window of so many tokens in every other layer, and capped logits."""
     import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -94,7 +94,7 @@ def gemma2(folder: Path) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        sliding_window=8,
+        sliding_window=window,
         max_position_embeddings=512,
         initializer_range=0.3,
         bos_token_id=1,
@@ -103,6 +103,19 @@ def gemma2(folder: Path) -> Path:
     )
     return _save(
         folder, Gemma2ForCausalLM(config), tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+
+
+def bloom(folder: Path) -> Path:
+    """A causal model that knows places by distance alone (ALiBi)."""
+    import torch
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    config = BloomConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, n_layer=2, n_head=4)
+    return _save(
+        folder, BloomForCausalLM(config), tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
 
 

@@ -35,6 +35,7 @@ class DenseIndex:
         self._lock = lock or Lock()
         self._held: set[str] | None = None
         self._version: tuple[int, int] | None = None
+        self._mark: object = None
 
     def over(self, library: Library) -> DenseIndex:
         """The same over another connection to the library, for another thread."""
@@ -57,6 +58,10 @@ class DenseIndex:
         if version == self._version:
             return
         with self._lock, self._library.snapshot():
+            mark = self._library.vectors_mark()
+            if mark == self._mark:  # an answer was kept, say
+                self._version = version
+                return
             in_use = self._library.meta("encoder")
             if not self._beside and in_use not in (None, self._encoder.fingerprint):
                 raise WorkspaceError(
@@ -65,7 +70,7 @@ class DenseIndex:
                     f"type: fieldstone build FOLDER --into {self._library.path.parent}"
                 )
             held = follow(self._library, self._encoder.fingerprint, self._store, self._held)
-        self._held, self._version = held, version
+        self._held, self._version, self._mark = held, version, mark
 
     def search(self, questions: Sequence[str], k: int, only: Collection[str] | None = None) -> list[Found]:
         """The `k` nearest passages of each question by cosine, among `only` where given."""

@@ -92,7 +92,7 @@ class QdrantStore:
     def _indexes(self) -> bool:
         with _explained(self._url):
             config = self._client.get_collection(self._collection).config
-        return config.optimizer_config.indexing_threshold != 0
+        return bool(config.optimizer_config.indexing_threshold != 0)
 
     def _index_above(self, kilobytes: int) -> None:
         with _explained(self._url):
