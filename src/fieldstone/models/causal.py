@@ -213,7 +213,7 @@ class CausalGenerator:
         spans = [range(start, start + len(ids)) for start, ids in zip(starts, wanted, strict=True)]
         logits, *_ = self._forward.read(rows, spans, room=0)
         sums = []
-        for own, ids in zip(logits.split([len(ids) for ids in wanted]), wanted, strict=True):
+        for own, ids in zip(torch.split(logits, [len(ids) for ids in wanted]), wanted, strict=True):
             logprobs = own.float().log_softmax(-1)
             chosen = logprobs.gather(1, torch.tensor(ids, device=own.device)[:, None])
             sums.append(float(chosen.double().sum()))

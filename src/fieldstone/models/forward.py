@@ -37,7 +37,7 @@ class Forward:
             )
         lean = pick_engine(name, engine, lean_llama.refusal(model, device)) == "lean"
         self._lean = lean_llama.LeanLlama(model) if lean else None
-        self.model = None if lean else model
+        self.model: Any = None if lean else model
         self.device, self.layers = device, len(layers)
         self.kept = PrefixStates(kept_bytes)
 

@@ -71,8 +71,8 @@ class LeanBert:
         x = (self._words[ids].float() + self._places[:tokens]).to(dtype).view(rows * tokens, -1)
         x = _normed(x, self._first)
         for layer in self._layers:
-            parts = layer.qkv(x).view(rows, tokens, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-            seen = scaled_dot_product_attention(*parts, attn_mask=hidden)
+            q, k, v = layer.qkv(x).view(rows, tokens, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+            seen = scaled_dot_product_attention(q, k, v, attn_mask=hidden)
             x = _normed(layer.out(seen.transpose(1, 2).reshape(x.shape), add=x), layer.after_attention)
             x = _normed(layer.down(layer.up(x, activation="gelu"), add=x), layer.after_mlp)
         return x.view(rows, tokens, -1)

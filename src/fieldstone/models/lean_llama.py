@@ -65,17 +65,20 @@ class LeanLlama:
         self._embedding = inner.embed_tokens.weight.detach()
         self._frequencies = inner.rotary_emb.inv_freq.float()
         self._scaling = inner.rotary_emb.attention_scaling
-        self._layers = [
-            _Layer(
-                layer.input_layernorm.weight.detach().float(),
-                PackedLinear([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
-                PackedLinear([layer.self_attn.o_proj]),
-                layer.post_attention_layernorm.weight.detach().float(),
-                PackedLinear([layer.mlp.gate_proj, layer.mlp.up_proj]),
-                PackedLinear([layer.mlp.down_proj]),
+        self._layers = []
+        for layer in inner.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            self._layers.append(
+                _Layer(
+                    layer.input_layernorm.weight.detach().float(),
+                    PackedLinear([attention.q_proj, attention.k_proj, attention.v_proj]),
+                    PackedLinear([attention.o_proj]),
+                    layer.post_attention_layernorm.weight.detach().float(),
+                    PackedLinear([mlp.gate_proj, mlp.up_proj]),
+                    PackedLinear([mlp.down_proj]),
+                )
             )
-            for layer in inner.layers
-        ]
+            layer.to("meta")  # or memory would hold all weights twice
         self._last_norm = inner.norm.weight.detach().float()
         self._to_logits = PackedLinear([model.lm_head])
 
@@ -111,7 +114,6 @@ class LeanLlama:
         hidden = None
         if not bool(mask.all()):
             hidden = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask == 0, -torch.inf)[:, None, None]
-
         x, turn = self._embedding[ids].float(), self._rotation(positions)
         for index, states in enumerate(cache.layers):
             self._layer(index, x, turn, partial(self._attend_next, states, hidden))
@@ -207,8 +209,8 @@ class LeanLlama:
     def _causal(self, row: Row) -> torch.Tensor:
         """What the rest of a row sees, once for each query that shares keys: (groups * rest, all tokens)."""
         n = len(row.rest)
-        mask = self._embedding.new_full((n, row.known + n), -torch.inf).triu_(row.known + 1)
-        return mask.repeat(self._heads // self._kv_heads, 1)
+        mask: torch.Tensor = self._embedding.new_full((n, row.known + n), -torch.inf).triu_(row.known + 1)
+        return torch.cat([mask] * (self._heads // self._kv_heads))
 
 
 def _consecutive(lengths: Sequence[int], budget: int) -> Iterator[range]:
