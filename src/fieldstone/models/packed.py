@@ -7,6 +7,7 @@ thread, a weight of 576 x 3072: 190 and 206 GFLOP/s at 2,400 tokens, 93 and 141 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch.nn.functional import gelu, linear
@@ -44,6 +45,7 @@ class PackedLinear:
         return gelu(made) if activation == "gelu" else made
 
 
+@cache
 def _packs() -> bool:
     """Whether this torch has oneDNN and its operations on packed weights, and they work on this CPU.
 
