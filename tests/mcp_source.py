@@ -1,8 +1,9 @@
 """An MCP server with the official package, of resources that a test puts into a folder; run as a program.
 
-`python mcp_source.py FOLDER` serves the files of FOLDER as `notes://NAME`, on the standard streams; with a
-port behind it, over HTTP. FOLDER/how holds one word: `dies` ends it when the third resource is read, `fails`
-makes each resource whose name starts with `bad` fail, `endless` makes it list without an end.
+`python mcp_source.py SOCKET` waits at a socket for `mcp_relay.py`, which is the command that a test starts: a
+second of imports is paid once. It serves the files of a FOLDER as `notes://NAME`. FOLDER/how holds one word:
+`dies` ends it when the third resource is read, `fails` makes each resource whose name starts with `bad` fail,
+`endless` makes it list without an end.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -98,5 +101,28 @@ async def speak(server: Server) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
+def wait_at(place: str) -> None:
+    """Serve whoever hands over a folder's name and three standard streams, each in a process of its own."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.bind(f"{place}.new")
+        waiting.listen()
+        os.rename(f"{place}.new", place)  # noqa: PTH104 - it is there once it listens
+        while True:
+            asking, _ = waiting.accept()
+            folder, streams, _, _ = socket.recv_fds(asking, 4096, 3)
+            if os.fork() == 0:
+                waiting.close()
+                for standard, stream in enumerate(streams):
+                    os.dup2(stream, standard)
+                    os.close(stream)
+                asyncio.run(speak(build(Path(folder.decode()))))
+                asking.send(b"\0")
+                os._exit(0)
+            for stream in streams:
+                os.close(stream)
+            asking.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(speak(build(Path(sys.argv[1]))))
+    wait_at(sys.argv[1])

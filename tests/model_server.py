@@ -96,7 +96,7 @@ def serving() -> Iterator[Server]:
             asked = {key: body[key] for key in ("max_tokens", "temperature", "seed")}
             asked["stop"] = body.get("stop", ())
             if body.get("stream"):
-                return self._stream(FakeGenerator().stream(prompt, **asked), chat)
+                return self._stream(FakeGenerator().stream(prompt, **asked), chat, "logprobs" in body)
             made = FakeGenerator().generate([prompt], **asked)[0]
             choice: dict[str, Any] = {"finish_reason": "stop" if made.finished else "length"}
             if chat:
@@ -126,13 +126,20 @@ def serving() -> Iterator[Server]:
             }
             return self._send(200, {"choices": [{"text": text + " more", "logprobs": logprobs}]})
 
-        def _stream(self, pieces: Iterator[str], chat: bool) -> None:
+        def _stream(self, pieces: Iterator[str], chat: bool, logprobs: bool) -> None:
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            first = {"delta": {"role": "assistant"}} if chat else {"text": ""}
-            events = [first, *({"delta": {"content": p}} if chat else {"text": p} for p in pieces)]
+            events: list[dict[str, Any]] = [{"delta": {"role": "assistant"}} if chat else {"text": ""}]
+            for piece in pieces:
+                events.append({"delta": {"content": piece}} if chat else {"text": piece})
+                if logprobs and chat:
+                    events[-1]["logprobs"] = {"content": [{"token": piece, "logprob": -0.5}]}
+                elif logprobs:
+                    events[-1]["logprobs"] = {"token_logprobs": [-0.5]}
+            events.append({"delta": {}} if chat else {"text": ""})
+            events[-1]["finish_reason"] = "stop"
             for number, event in enumerate(events):
                 if state.break_off and number == 2:
                     self.close_connection = True

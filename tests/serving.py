@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldstone import models
-from fieldstone.models import Completion, Options, Prompt, Score
+from fieldstone.errors import ModelError
+from fieldstone.models import Completion, Heard, Options, Prompt, Score
 from fieldstone.models.fake import FakeEncoder, FakeGenerator
 from fieldstone.search.embed import embed_library
 from fieldstone.serve.app import create_app
@@ -31,6 +32,7 @@ class Watch:
         self.going.set()
         self.calls: list[int] = []  # how many things each call was about
         self.passing = 0
+        self.failing = 0
 
     @contextmanager
     def using(self, things: int) -> Iterator[None]:
@@ -38,6 +40,10 @@ class Watch:
         assert self.lock.acquire(blocking=False), "two threads use a model at a time"
         try:
             self.calls.append(things)
+            if self.failing:
+                self.failing -= 1
+                if not self.failing:
+                    raise ModelError("it broke, once")
             if self.passing:
                 self.passing -= 1
             else:
@@ -52,6 +58,10 @@ class Watch:
         self.passing = after
         self.going.clear()
         self.reached.clear()
+
+    def fail(self, after: int) -> None:
+        """The call after so many fails."""
+        self.failing = after + 1
 
     def go(self) -> None:
         """Let it work."""
@@ -71,10 +81,20 @@ class WatchedGenerator(FakeGenerator):
             self.context_tokens = 20_000
         self.fingerprint = f"generator {name}"
 
-    def generate(self, prompts: Sequence[Prompt], **more: Any) -> list[Completion]:
-        """As `fake:words` does."""
+    def generate(
+        self, prompts: Sequence[Prompt], heard: Heard | None = None, **more: Any
+    ) -> list[Completion]:
+        """As `fake:words` does; each word that is heard is a call of its own."""
         with GENERATOR.using(len(prompts)):
-            return super().generate(prompts, **more)
+            made = super().generate(prompts, **more)
+
+        def one(place: int, text: str) -> None:
+            with GENERATOR.using(1):
+                pass
+            assert heard is not None
+            heard(place, text)
+
+        return made if heard is None else super().generate(prompts, heard=one, **more)
 
     def stream(self, prompt: Prompt, **more: Any) -> Iterator[str]:
         """As `fake:words` does."""
@@ -95,6 +115,11 @@ class WatchedEncoder(FakeEncoder):
         """As `fake:words` does."""
         with ENCODER.using(len(texts)):
             return super().encode_queries(texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> models.Vectors:
+        """As `fake:words` does."""
+        with ENCODER.using(len(texts)):
+            return super().encode_passages(texts)
 
 
 def load_generator(name: str, _: Options) -> WatchedGenerator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -383,3 +384,54 @@ def test_the_embedded_models_bear_odd_questions_and_no_hits(harbour):
         check(harbour, one)
     (none,) = answer(harbour, ["What is the fee?"], Filter(source="nowhere/*"))
     assert (none.abstained, none.hits, none.confidence) == (True, (), 0.0)
+
+
+KRAN = "Wie viele Tonnen hebt der Kran an Liegeplatz 7?"
+SAYING = "Its crane lifts forty tonnes"
+
+
+def replying(system: System, reply: str, question: str) -> System:
+    """It reads together and replies so, citing the passage that says it."""
+    how = ["answer.reading=together", "answer.abstain_below=0.3", "answer.passages=9"]
+    hits = read(with_replies(system, {}, *how), [question])[0].hits
+    place = next(place for place, hit in enumerate(hits, start=1) if SAYING in hit.passage.text)
+    whole = reply.replace("1\n", f"{place}\n", 1)
+    asked = with_replies(system, {"### Question": whole}, *how)
+    asked.generator.stream = lambda prompt, **_: iter(re.findall(r"\s*\S+", whole))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("reply", "answered"),
+    [
+        (f"1\n\n### Quote\n{SAYING}.\n\n### Answer\nvierzig Tonnen", True),
+        (f"1\n\n### Quote\n„{SAYING}“\n\n### Answer\nvierzig", True),
+        (f"1\n\n### Quote\n{SAYING}\n\n### Answer\n60 Tonnen", False),  # no such number there
+        ("1\n\n### Quote\nIts crane lifts sixty tonnes\n\n### Answer\nsechzig Tonnen", False),
+        ("1\n\n### Quote\ncrane\n\n### Answer\nsechzig Tonnen", False),  # it says too little
+        ("1\n\n### Answer\nvierzig Tonnen", False),  # nothing bears it
+        ("0\n\n### Answer\n", False),
+    ],
+)
+def test_an_answer_in_the_language_of_the_question_stands_on_a_quote(system, reply, answered):
+    asked = replying(system, reply, KRAN)
+    given = answer(asked, [KRAN])[0]
+    (prompt,) = asked.generator.asked
+    assert "### Quote" in prompt.system
+    assert given.abstained != answered
+    if answered:
+        (citation,) = given.citations
+        assert citation.verified
+        assert SAYING in citation.quote
+        assert given.text in ("vierzig Tonnen", "vierzig")
+    *pieces, whole = stream_answer(asked, KRAN)
+    assert "".join(pieces) == (given.text if answered else "")
+    assert (whole.text, whole.citations) == (given.text, given.citations)
+
+
+def test_a_quote_bears_no_other_answer_in_the_same_language(system):
+    reply = f"1\n\n### Quote\n{SAYING}\n\n### Answer\nNobody knows that"
+    question = "How many tonnes does the crane at berth 7 lift?"
+    asked = replying(system, reply, question)
+    assert answer(asked, [question])[0].abstained
+    assert "### Quote" not in asked.generator.asked[0].system

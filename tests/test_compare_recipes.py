@@ -29,6 +29,7 @@ FLAGS = (
     "synthesize.lift=-100", "synthesize.found_within=100", "synthesize.openings=1", "retriever.epochs=1",
     "generator.epochs=1", "generator.rank=2", "generator.checks=1", "generator.learning_rate=0.01",
     "answer.max_tokens=6", "answer.reading=one-by-one", "models.device=cpu", "models.threads=1",
+    "answer.passages=2", "search.rerank_depth=4",
 )  # fmt: skip
 SEEDS = (3, 4)
 

@@ -10,6 +10,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldstone import recipes
 from fieldstone.errors import RequestError, WorkspaceError
 from fieldstone.read.add import add_files
 from fieldstone.serve.upkeep import Upkeep, checked_name
@@ -193,6 +194,23 @@ def test_a_second_start_has_nothing_to_do(workspace):
     with running(workspace) as address, httpx.Client(base_url=address) as client:
         assert settled(client)["uploads/ferry.txt"] == "ready"
     assert (workspace.path / "journal.jsonl").read_text() == journal
+
+
+def test_an_upload_that_was_taken_out_stays_out_until_it_is_uploaded_again(workspace):
+    upkeep = Upkeep(workspace)
+    upkeep.keep([("ferry.txt", io.BytesIO(FERRY.encode()))], 1000)
+    upkeep._work_in()
+    assert recipes.remove(workspace, ["uploads/ferry.txt"]) == ("uploads/ferry.txt",)
+    assert (upkeep.folder / "ferry.txt").exists(), "the command leaves files where they are"
+    assert upkeep._left_over() is None
+    upkeep.keep([("buoy.txt", io.BytesIO(b"The buoy is green."))], 1000)
+    upkeep._work_in()
+    library = workspace.library()
+    assert "uploads/ferry.txt" not in library.files()
+    upkeep.keep([("ferry.txt", io.BytesIO(FERRY.encode()))], 1000)
+    upkeep._work_in()
+    assert {"uploads/ferry.txt", "uploads/buoy.txt"} <= library.files().keys()
+    library.close()
 
 
 def test_uploads_stay_when_the_folder_around_the_workspace_is_read_again(tmp_path):

@@ -268,7 +268,41 @@ def test_a_stream_tells_what_is_found_then_the_text_then_all(tmp_path):
         run(main())
 
 
-def test_in_company_a_stream_comes_whole_and_delays_nobody(tmp_path):
+def test_in_company_streams_come_piece_by_piece_and_at_the_same_time(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour", encoder="fake:words", generator="watched:long")
+    alone = {question: plain(by_itself(workspace, question)) for question in (PRICE, RADIO)}
+
+    async def main():
+        async with opened(workspace) as engine:
+            GENERATOR.hold()
+            first = asyncio.create_task(heard(engine.stream(CRANE)))
+            await reached(GENERATOR)
+            order: list[str] = []
+
+            async def listen(question):
+                events = []
+                async for event in engine.stream(question):
+                    events.append(event)
+                    order.append(question)
+                return events
+
+            streams = [asyncio.create_task(listen(question)) for question in alone]
+            silent = asyncio.create_task(engine.ask(CRANE))
+            await asyncio.to_thread(until, lambda: engine.waiting["answers"] == 3)
+            GENERATOR.go()
+            assert len(await first) > 3
+            for question, (found, *pieces, reply) in zip(alone, await asyncio.gather(*streams), strict=True):
+                assert isinstance(found, Found)
+                assert len(pieces) > 2
+                assert "".join(pieces).strip() == reply.answer.text
+                assert plain(reply.answer) == alone[question]
+            assert (await silent).answer.citations
+            assert order != sorted(order, key=list(alone).index), "neither waits for the other's end"
+
+    run(main())
+
+
+def test_a_batch_that_fails_tells_nobody_the_same_words_twice(tmp_path):
     workspace = workspace_of(tmp_path / "harbour", encoder="fake:words", generator="watched:long")
 
     async def main():
@@ -276,12 +310,36 @@ def test_in_company_a_stream_comes_whole_and_delays_nobody(tmp_path):
             GENERATOR.hold()
             first = asyncio.create_task(heard(engine.stream(CRANE)))
             await reached(GENERATOR)
-            second, third = (asyncio.create_task(heard(engine.stream(q))) for q in (PRICE, RADIO))
+            streaming = asyncio.create_task(heard(engine.stream(PRICE)))
+            other = asyncio.create_task(engine.ask(RADIO))
+            await asyncio.to_thread(until, lambda: engine.waiting["answers"] == 2)
+            GENERATOR.fail(after=20)
+            GENERATOR.go()
+            await first
+            _found, *pieces, reply = await streaming
+            assert "".join(pieces).strip() == reply.answer.text
+            assert (await other).answer.citations
+            assert not GENERATOR.failing, "it did fail"
+
+    run(main())
+
+
+def test_in_company_those_who_stay_get_their_answer(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour", encoder="fake:words", generator="watched:long")
+
+    async def main():
+        async with opened(workspace) as engine:
+            GENERATOR.hold()
+            first = asyncio.create_task(heard(engine.stream(CRANE)))
+            await reached(GENERATOR)
+            leaving, staying = engine.stream(PRICE), asyncio.create_task(heard(engine.stream(RADIO)))
+            began = asyncio.create_task(anext(leaving))
             await asyncio.to_thread(until, lambda: engine.waiting["answers"] == 2)
             GENERATOR.go()
-            assert len(await first) > 3
-            for events in (await second, await third):
-                assert [type(event) for event in events] == [Found, str, Reply]
+            await first
+            await began
+            await leaving.aclose()
+            assert (await staying)[-1].answer.citations
 
     run(main())
 

@@ -18,7 +18,7 @@ class SomeKeys:
         known = token in ("master", "reader")
         return Key(token, "", None, token == "master", "", "") if known else None
 
-    def allows(self, token, workspace, admin=False):
+    def allows(self, token, workspace, admin=False, *, asking=False):
         """As `Keys` does."""
         return token == "master" or (token == "reader" and workspace == "harbour" and not admin)
 

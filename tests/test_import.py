@@ -14,7 +14,7 @@ import fieldstone
 
 SOURCE = Path(fieldstone.__file__).parent
 
-FOUNDATION = {"atomic", "records", "errors", "settings", "progress", "quotes"}
+FOUNDATION = {"atomic", "languages", "records", "errors", "settings", "progress", "quotes"}
 GROUND = FOUNDATION | {
     "models",
     "library",
@@ -36,20 +36,20 @@ def fresh(code: str) -> str:
     return done.stdout.strip()
 
 
-def seconds_of(code: str) -> float:
-    """Of the processor, and the best of five: the machine may be busy with something else."""
+def takes_less_than(seconds: float, code: str) -> bool:
+    """Of the processor, in one of five runs: the machine may be busy with something else."""
     timed = f"import time; began = time.process_time()\n{code}\nprint(time.process_time() - began)"
-    return min(float(fresh(timed).splitlines()[-1]) for _ in range(5))
+    return any(float(fresh(timed).splitlines()[-1]) < seconds for _ in range(5))
 
 
 def test_the_import_is_quick() -> None:
-    assert seconds_of("import fieldstone") < 0.3
+    assert takes_less_than(0.3, "import fieldstone")
 
 
 def test_the_help_is_quick() -> None:
     code = "import sys; sys.argv = ['fieldstone', '--help']\nfrom fieldstone.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass"
-    assert seconds_of(code) < 0.3
+    assert takes_less_than(0.3, code)
 
 
 @pytest.mark.parametrize(

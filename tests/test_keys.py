@@ -38,6 +38,21 @@ def test_a_key_opens_what_it_is_for(path):
         assert not keys.allows(wrong, "handbook")
 
 
+def test_a_key_for_asking_opens_nothing_else(path):
+    asking = make_key(path, "partner", ("handbook",), asking=True)
+    keys = Keys(path)
+    assert keys.allows(asking, "handbook", asking=True)
+    assert not keys.allows(asking, "other", asking=True)
+    assert not keys.allows(asking, "handbook")
+    assert not keys.allows(asking, "handbook", admin=True, asking=True)
+    with pytest.raises(KeysError, match="leave one out"):
+        make_key(path, "both", admin=True, asking=True)
+    kept = json.loads(path.read_text())
+    del kept["keys"][0]["asking"]  # as it was written before there were such keys
+    path.write_text(json.dumps(kept))
+    assert not read_keys(path)[0].asking
+
+
 def test_only_hashes_are_kept(path):
     tokens = [make_key(path, str(i)) for i in range(3)]
     assert len({*tokens}) == 3

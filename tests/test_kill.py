@@ -93,7 +93,7 @@ def test_killed_in_every_step_a_build_ends_as_an_undisturbed_one(tmp_path: Path)
         f"models.encoder={bert}", f"models.generator={llama}", "models.device=cpu", "models.threads=1",
         "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3",
         "synthesize.found_within=100", "retriever.batch=4", "generator.batch=2", "generator.rank=2",
-        "answer.max_tokens=6",
+        "answer.max_tokens=6", "answer.passages=2", "search.rerank_depth=4",
     ):  # fmt: skip
         command += ["--set", flag]
 

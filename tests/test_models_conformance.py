@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_stream_is_the_completion_in_pieces(generator: Generator) -> None:
     for prompt in PROMPTS:
         whole = generator.generate([prompt], max_tokens=12)[0].text
         assert "".join(generator.stream(prompt, max_tokens=12)) == whole
+
+
+def test_what_is_heard_grows_to_the_completion(generator: Generator) -> None:
+    heard: dict[int, list[str]] = {}
+    made = generator.generate(
+        PROMPTS, max_tokens=12, heard=lambda place, text: heard.setdefault(place, []).append(text)
+    )
+    assert [one.text for one in made] == [one.text for one in generator.generate(PROMPTS, max_tokens=12)]
+    for place, one in enumerate(made):
+        texts = heard.get(place, [""])
+        assert texts[-1] == one.text
+        assert all(later.startswith(text) for text, later in pairwise(texts))
+        assert len(set(texts)) > 1 or len(one.text.split()) < 2
+
+    def enough(_: int, text: str) -> None:
+        if text:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        generator.generate(PROMPTS, max_tokens=12, heard=enough)
 
 
 def test_stop_ends_and_is_cut_off(generator: Generator) -> None:

@@ -179,6 +179,19 @@ def test_a_stream_that_breaks_off(server: Server) -> None:
         list(pieces)
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_what_is_heard_costs_no_log_probability(server: Server, chat: bool) -> None:
+    model, heard = generator(server), []
+    prompt = Prompt(text="The harbour opens at six in summer. When does the harbour open?", chat=chat)
+    (made,) = model.generate([prompt], heard=lambda _, text: heard.append(text))
+    assert len(set(heard)) == made.tokens > 2
+    assert made.logprob == -0.5 * made.tokens
+    assert made.finished
+    server.refuse_logprobs = True
+    (again,) = generator(server).generate([prompt], heard=lambda *_: None)
+    assert (again.text, again.logprob) == (made.text, None)
+
+
 def test_requests_run_side_by_side_within_bounds(server: Server) -> None:
     server.delay = 0.05
     prompts = [Prompt(text=f"The number is {i}. Which number is {i}?") for i in range(12)]

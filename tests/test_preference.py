@@ -271,12 +271,17 @@ def stopping_at(step: int) -> Any:
     return progress
 
 
+@pytest.fixture(scope="module")
+def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """The run that nothing stopped."""
+    return run(base, tmp_path_factory.mktemp("whole") / "new")
+
+
 @pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_like_one_that_was_not(
-    base: Path, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+    base: Path, whole: Tuned, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fieldstone.tune.generator.with_trl._SAVED_EVERY", 0.0)
-    whole = run(base, tmp_path / "whole")
     with pytest.raises(Stopped):
         run(base, tmp_path / "parts", progress=stopping_at(stop))
     assert not (tmp_path / "parts").exists()
@@ -291,10 +296,8 @@ def test_a_stopped_run_ends_like_one_that_was_not(
 
 
 def test_a_run_that_is_killed_before_it_is_merged(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, whole: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(base, tmp_path / "whole")
-
     def killed(*_: Any) -> None:
         raise Stopped
 
@@ -318,17 +321,15 @@ def test_a_second_call_returns_at_once_and_another_starts_anew(base: Path, tmp_p
     assert again.log != first.log
 
 
-def test_nothing_is_sent(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_quiet_and_nothing_is_sent(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CI", raising=False)
 
     def sent(*_: Any, **__: Any) -> None:
         raise AssertionError("trl's telemetry")
 
     monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", sent)
-    run(base, tmp_path / "new", tuning=TUNING.model_copy(update={"epochs": 1}))
-
-
-def test_it_is_quiet(base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(base, tmp_path / "new", tuning=TUNING.model_copy(update={"epochs": 1}))
     assert capfd.readouterr() == ("", "")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,15 +44,36 @@ def notes(tmp_path):
     return folder
 
 
-def server(folder: Path, **more) -> Server:
-    return Server(shlex.join([sys.executable, mcp_source.__file__, str(folder)]), **more)
+@pytest.fixture(scope="module")
+def place():
+    """The socket at which the MCP server waits."""
+    with tempfile.TemporaryDirectory() as folder:  # whose path is short enough for one
+        place = Path(folder) / "socket"
+        process = subprocess.Popen([sys.executable, mcp_source.__file__, str(place)])
+        try:
+            until(place.is_socket)
+            yield place
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def server(place):
+    """Makes the server of a folder, which is a command to start."""
+    relay = str(Path(__file__).with_name("mcp_relay.py"))
+
+    def made(folder: Path, **more) -> Server:
+        return Server(shlex.join([sys.executable, relay, str(place), str(folder)]), **more)
+
+    return made
 
 
 def texts(library):
     return {d.source: d.text for d in library.documents()}
 
 
-def test_resources_are_read_as_their_type_says(library, notes):
+def test_resources_are_read_as_their_type_says(library, notes, server):
     added = add_resources(library, server(notes), SETTINGS)
     assert set(added.read) == {"notes://crane", "notes://fire-watch", "notes://lock"}
     crane, watch, lock = library.documents()
@@ -63,7 +86,7 @@ def test_resources_are_read_as_their_type_says(library, notes):
     assert library.roots() == {f"mcp {server(notes).address}": server(notes).address}
 
 
-def test_only_what_changed_is_read_again_and_what_is_gone_goes(library, notes):
+def test_only_what_changed_is_read_again_and_what_is_gone_goes(library, notes, server):
     add_resources(library, server(notes), SETTINGS)
     (notes / "lock.html").unlink()
     (notes / "fire-watch.txt").write_text("The fire watch listens on channel 14.")
@@ -74,7 +97,7 @@ def test_only_what_changed_is_read_again_and_what_is_gone_goes(library, notes):
     assert "14" in texts(library)["notes://fire-watch"]
 
 
-def test_what_gives_no_text_is_told_and_the_rest_is_read(library, notes):
+def test_what_gives_no_text_is_told_and_the_rest_is_read(library, notes, server):
     (notes / "map.pdf").write_bytes(b"%PDF-1.4 not really")
     (notes / "photo.bin").write_bytes(b"\x89PNG\r\n\x1a\n123")
     (notes / "big.txt").write_text("ab " * 700_000)
@@ -90,7 +113,7 @@ def test_what_gives_no_text_is_told_and_the_rest_is_read(library, notes):
     assert "excluded by 'crane'" in skipped["notes://crane"]
 
 
-def test_what_a_server_does_not_give_now_is_not_lost(library, notes):
+def test_what_a_server_does_not_give_now_is_not_lost(library, notes, server):
     (notes / "bad-news.txt").write_text("A ship ran aground.")
     add_resources(library, server(notes), SETTINGS)
     (notes / "how").write_text("fails")
@@ -101,7 +124,7 @@ def test_what_a_server_does_not_give_now_is_not_lost(library, notes):
     assert "notes://bad-news" in texts(library)
 
 
-def test_a_server_that_dies_on_the_way_leaves_what_it_gave_and_what_was_there(library, notes):
+def test_a_server_that_dies_on_the_way_leaves_what_it_gave_and_what_was_there(library, notes, server):
     (notes / "a.txt").write_text("First.")
     add_resources(library, server(notes), SETTINGS)
     (notes / "how").write_text("dies")
@@ -114,7 +137,7 @@ def test_a_server_that_dies_on_the_way_leaves_what_it_gave_and_what_was_there(li
     assert texts(library).keys() == {"notes://a", "notes://crane", "notes://fire-watch"}
 
 
-def test_templates_are_filled_in_by_what_is_given(library, notes):
+def test_templates_are_filled_in_by_what_is_given(library, notes, server):
     added = add_resources(library, server(notes, arguments={"day": "1 May", "week": "7"}), SETTINGS)
     assert len(added.read) == 4
     assert texts(library)["days://1%20May"].strip() == "On 1%20May the lock was shut."
@@ -145,14 +168,14 @@ def test_what_is_no_server_is_told_and_nothing_is_lost(library, notes, address, 
     assert library.roots().keys() == {""}
 
 
-def test_a_list_without_an_end_is_refused(library, notes, monkeypatch):
+def test_a_list_without_an_end_is_refused(library, notes, monkeypatch, server):
     monkeypatch.setattr("fieldstone.read.resources.MAX_RESOURCES", 20)
     (notes / "how").write_text("endless")
     with pytest.raises(ReadError, match="lists more than 20 resources"):
         add_resources(library, server(notes), SETTINGS)
 
 
-def test_a_folder_and_a_server_live_side_by_side(library, notes, tmp_path):
+def test_a_folder_and_a_server_live_side_by_side(library, notes, tmp_path, server):
     add_resources(library, server(notes), SETTINGS)
     folder = tmp_path / "handbook"
     folder.mkdir()
@@ -200,7 +223,7 @@ def test_a_server_at_an_address_of_this_machine(library, notes, monkeypatch):
     assert set(seen) == {"Bearer fs_secret"}
 
 
-def test_the_command(notes, tmp_path):
+def test_the_command(notes, tmp_path, server):
     workspace = str(workspace_of(tmp_path / "harbour").path)
 
     def fieldstone(*args):

@@ -435,6 +435,24 @@ def test_dense_takes_the_new_vector_of_a_passage_with_another_title(library):
     assert found == dense_of(library).search(["zebra"], 1)[0]
 
 
+def test_what_people_say_of_answers_is_no_reason_to_compare_vectors_anew(library):
+    dense = dense_of(library)
+    dense.refresh()
+    other = Library(library.path)
+    asked = []
+    library.embedded = lambda encoder: asked.append(encoder) or Library.embedded(library, encoder)
+    other.put_answers([("a", "2026-01-01", "{}")], 10)
+    other.put_said("a", "{}")
+    dense.refresh()
+    assert not asked
+    put(other, "ferry.md", "The ferry sails at noon.")
+    embed_library(other, load_encoder("fake:words"))
+    dense.refresh()
+    assert len(asked) == 1
+    assert "ferry.md" in sources(library, dense.search(["When does the ferry sail?"], 1)[0])
+    other.close()
+
+
 def test_dense_refuses_vectors_of_another_encoder(library):
     with pytest.raises(WorkspaceError, match=r"made by encoder .*; type: fieldstone build FOLDER --into"):
         dense_of(library, query_prefix="query: ").search(["crane"], 3)

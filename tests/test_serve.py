@@ -1,6 +1,7 @@
 """`fieldstone serve` as people start it: from the first second to the last, and when it is killed."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from fieldstone.cli.app import app
 from fieldstone.serve.keys import make_key
+from fieldstone.serve.logs import PLAIN, PlainLines
 from serving import until, workspace_of
 
 CRANE = {"question": "Which crane lifts forty tonnes?"}
@@ -185,3 +187,8 @@ def test_the_embedded_models_serve_many_at_once(tmp_path, reading):
             got = [plain(its.result()) for its in asked]
         assert sum(its == alone[question] for its, question in zip(got, questions * 2, strict=True)) >= 5
         assert streamed.result().text.count("event: answer") == 1
+
+
+def test_nobody_writes_lines_of_their_own_into_the_log():
+    record = logging.LogRecord("fieldstone", logging.WARNING, "", 0, "%s", ("a\n2026 ERROR \x1b[2Jb",), None)
+    assert PlainLines(PLAIN).format(record).endswith("WARNING a\ufffd2026 ERROR \ufffd[2Jb")

@@ -6,12 +6,18 @@ import threading
 import weakref
 from contextlib import asynccontextmanager
 
+import httpx
+import numpy as np
 import pytest
 
+import serving
 from fieldstone.errors import ModelError
+from fieldstone.models.fake import FakeEncoder
+from fieldstone.recipes import choose_settings, update
 from fieldstone.serve.engine import Engine, Found, Reply
 from fieldstone.serve.shared import Borrowed, SharedModels, Turns
-from serving import ENCODER, GENERATOR, until, workspace_of
+from serving import ENCODER, GENERATOR, running, until, workspace_of
+from small_library import write_folder
 from test_engine import CRANE, PRICE, RADIO, WATCHED, by_itself, change, heard, plain, reached, run
 
 
@@ -203,3 +209,44 @@ def test_turns_come_in_the_order_in_which_they_were_asked_for():
     with pytest.raises(ValueError), turns:
         raise ValueError
     work(8)
+
+
+def test_what_is_uploaded_or_followed_is_embedded_by_the_model_that_searches(tmp_path, monkeypatch):
+    workspace = workspace_of(tmp_path / "one", **WATCHED)
+    folder = write_folder(tmp_path / "folder", {"ferry.md": "The ferry sails at noon."})
+    update(workspace, choose_settings(None, workspace.stored_settings()), [folder])
+    loaded = []
+    load = serving.load_encoder
+    monkeypatch.setattr(serving, "load_encoder", lambda *its: loaded.append(its) or load(*its))
+    with running(workspace, watch=True) as address, httpx.Client(base_url=address, timeout=20) as client:
+        client.post("/api/documents", files={"file": ("buoy.txt", b"The buoy is green.")}).raise_for_status()
+        write_folder(folder, {"lock.md": "The lock opens at six."})
+        until(lambda: len(client.get("/api/documents").json()["documents"]) == 7)
+        until(lambda: client.get("/api/documents").json()["progress"] is None)
+    assert len(loaded) == 1
+
+
+def test_what_is_borrowed_is_on_the_device_that_the_server_was_told_of(tmp_path):
+    workspace = workspace_of(tmp_path / "one", **WATCHED)
+
+    async def main():
+        engine = Engine(workspace, ["models.threads=1"])
+        await engine.refresh()
+        searching = engine._opened.index.dense._encoder
+        assert engine.borrow().load_encoder("watched:words")._held is searching._held
+        await engine.close()
+
+    run(main())
+
+
+def test_a_search_gets_its_turn_while_files_are_embedded():
+    encoder = Borrowed(SharedModels()).load_encoder("watched:words")
+    texts = [f"Berth {number} is {'very ' * (number % 7)}deep." for number in range(50)]
+    vectors = encoder.encode_passages(texts)
+    assert np.array_equal(vectors, FakeEncoder().encode_passages(texts))
+    ENCODER.hold(after=1)
+    thread = threading.Thread(target=encoder.encode_passages, args=[texts])
+    thread.start()
+    assert ENCODER.reached.wait(20), "they are embedded a few at a time"
+    ENCODER.go()
+    thread.join(20)

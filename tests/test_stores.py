@@ -13,8 +13,13 @@ import pytest
 
 from fieldstone.errors import MissingExtra, StoreError
 from fieldstone.records import fingerprint
+from fieldstone.search import search
+from fieldstone.search.open import open_index
 from fieldstone.search.stores import folder_or_server, open_store
 from fieldstone.search.stores.memory import NumpyStore
+from fieldstone.settings import resolve_settings
+from fieldstone.workspace import open_workspace
+from serving import workspace_of
 
 DIMENSION = 24
 HERE = ["memory:", "faiss://{}/vectors.faiss", "qdrant://{}/qdrant", "chroma://{}/chroma"]
@@ -336,3 +341,23 @@ def test_opening_one_store_loads_no_other():
         "print([m for m in ('faiss', 'qdrant_client', 'chromadb', 'torch') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("store", ["faiss://{}/vectors.faiss", "qdrant://{}/qdrant", "chroma://{}/chroma"])
+def test_two_workspaces_in_one_place_leave_each_other_alone(tmp_path, store):
+    store = store.format(tmp_path)
+    texts = {"one": "The crane lifts forty tonnes.", "two": "The ferry sails at noon."}
+    for _ in range(2):  # the second time each finds what it left
+        for name, text in texts.items():
+            workspace = (
+                open_workspace(tmp_path / name)
+                if (tmp_path / name).exists()
+                else workspace_of(tmp_path / name, {"a.md": text}, search={"store": store, "mode": "dense"})
+            )
+            settings = resolve_settings(workspace.stored_settings(), environment={})
+            index = open_index(workspace, settings)
+            ((hit,),) = search(index, ["What?"], settings.search.model_copy(update={"rerank": "none"}))
+            assert hit.passage.text == text
+            assert len(index.dense._store.ids()) == 1
+            index.dense._store.close()
+            index.library.close()

@@ -126,21 +126,24 @@ def test_the_first_losses_are_those_of_the_formulas(
     monkeypatch.setattr(pairs, "_ACTIVATIONS", memory)
     base = load_reranker(str(crossed), device="cpu", threads=1, dtype="float32")
     rows = [Row((c.question, c.positive, *c.negatives), (), None) for c in CONTRASTS]
-    step = [CONTRASTS[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
+    step = [CONTRASTS[i] for i in plan_steps(rows, 4, 1, seed=3)[0][0]]
     logits = np.array([base.rerank(c.question, [c.positive, *c.negatives]) for c in step])
     assert logits.shape == (len(step), 3)
 
-    listed = tune(crossed, CONTRASTS, tmp_path / "l", LISTWISE, seed=3, dtype="float32")
+    once = {"epochs": 1}
+    how = LISTWISE.model_copy(update=once)
+    listed = tune(crossed, CONTRASTS, tmp_path / "l", how, seed=3, dtype="float32")
     expected = -np.mean(logits[:, 0] - np.log(np.exp(logits).sum(1)))
     assert listed.losses[0] == pytest.approx(expected, rel=1e-4)
 
-    paired = tune(crossed, CONTRASTS, tmp_path / "p", POINTWISE, seed=3, dtype="float32")
+    how = POINTWISE.model_copy(update=once)
+    paired = tune(crossed, CONTRASTS, tmp_path / "p", how, seed=3, dtype="float32")
     right, wrong = 2 * log_sigmoid(logits[:, 0]), log_sigmoid(-logits[:, 1:]).sum(1)
     assert paired.losses[0] == pytest.approx(-np.mean(right + wrong) / 3, rel=1e-4)
 
 
 def test_the_head_is_drawn_by_the_seed(body: Path, tmp_path: Path) -> None:
-    still = LISTWISE.model_copy(update={"learning_rate": 1e-12})
+    still = LISTWISE.model_copy(update={"learning_rate": 1e-12, "epochs": 1})
     heads = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         tuned = tune(body, CONTRASTS, tmp_path / name, still, seed=seed)
@@ -158,7 +161,6 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 ) -> None:
     from fieldstone.tune import steps
 
-    monkeypatch.setattr(steps, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     tuning = LISTWISE.model_copy(update={"dropout": 0.1})
 
     def stopping(step: str, done: int, total: int, unit: str) -> None:
@@ -166,6 +168,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
 
     whole = tune(body, CONTRASTS, tmp_path / "whole", tuning)
+    monkeypatch.setattr(steps, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         tune(body, CONTRASTS, tmp_path / "parts", tuning, progress=stopping)
     assert not (tmp_path / "parts").exists()

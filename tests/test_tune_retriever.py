@@ -6,7 +6,7 @@ import json
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ CONTRASTIVE = RetrieverTuning(loss="contrastive", epochs=2, batch=4, learning_ra
 FUSED = CONTRASTIVE.model_copy(update={"loss": "fused"})
 DISTILL = RetrieverTuning(loss="distill", epochs=2, batch=4, learning_rate=3e-3, teacher_temperature=0.5)
 SCORED = [replace(c, scores=(0.5 * (i % 3), -1.0 - 0.25 * (i % 5))) for i, c in enumerate(CONTRASTS)]
-MARGIN = CONTRASTIVE.model_copy(update={"loss": "margin", "margin": 0.2})
+MARGIN = CONTRASTIVE.model_copy(update={"loss": "margin", "margin": 0.2, "teacher": 1.0})
 ALL = [(CONTRASTS, CONTRASTIVE), (LEXICAL, FUSED), (RANKINGS, DISTILL), (SCORED, MARGIN)]
+FEW = 8  # rows: two steps an epoch where a batch is 4
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +111,7 @@ def test_a_tuned_encoder(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    base = load_encoder(str(sentences), dtype="float32")
+    base, data = load_encoder(str(sentences), dtype="float32"), data[:12]
     tuning = tuning.model_copy(update={"epochs": 5})
     seen: list[tuple[str, int, int, str]] = []
     capfd.readouterr()
@@ -144,8 +145,8 @@ def test_a_tuned_encoder(
 
 
 def test_a_plain_encoder_keeps_its_length_and_pooling(plain: Path, tmp_path: Path) -> None:
-    tuning = CONTRASTIVE.model_copy(update={"learning_rate": 1e-9})
-    tuned = load_encoder(str(tune(plain, CONTRASTS, tmp_path / "t", tuning).folder), dtype="float32")
+    tuning = CONTRASTIVE.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
+    tuned = load_encoder(str(tune(plain, CONTRASTS[:FEW], tmp_path / "t", tuning).folder), dtype="float32")
     base = load_encoder(str(plain), dtype="float32")
     assert tuned.max_tokens == base.max_tokens == 128
     assert np.allclose(tuned.encode_passages(WORDS), base.encode_passages(WORDS), atol=1e-5)
@@ -160,26 +161,27 @@ def test_the_first_losses_are_those_of_the_formulas(
     monkeypatch.setattr(sentences, "_ACTIVATIONS", memory)
     base = load_encoder(str(plain), dtype="float32")
 
-    distilled = tune(plain, RANKINGS, tmp_path / "d", DISTILL, seed=3, dtype="float32")
-    rows = [Row(("", *item.passages), item.scores, None) for item in RANKINGS]
+    def first(data: Any, tuning: RetrieverTuning) -> float:
+        tuning = tuning.model_copy(update={"epochs": 1})
+        return tune(plain, data[:FEW], tmp_path / tuning.loss, tuning, seed=3, dtype="float32").losses[0]
+
+    rows = [Row(("", *item.passages), item.scores, None) for item in RANKINGS[:FEW]]
     divergences = []
-    for item in (RANKINGS[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]):
+    for item in (RANKINGS[i] for i in plan_steps(rows, 4, 1, seed=3)[0][0]):
         cosines = base.encode_passages(item.passages) @ base.encode_queries([item.question])[0]
         teacher, student = np.exp(np.array(item.scores) / 0.5), np.exp(cosines.astype(float) / 0.05)
         teacher, student = teacher / teacher.sum(), student / student.sum()
         divergences.append(np.sum(teacher * np.log(teacher / student)))
-    assert distilled.losses[0] == pytest.approx(np.mean(divergences), rel=1e-4)
+    assert first(RANKINGS, DISTILL) == pytest.approx(np.mean(divergences), rel=1e-4)
 
-    contrasted = tune(plain, CONTRASTS, tmp_path / "c", CONTRASTIVE, seed=3, dtype="float32")
-    rows = [Row(("", item.positive, *item.negatives), (), item.passage_id) for item in CONTRASTS]
-    step = [CONTRASTS[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
+    rows = [Row(("", item.positive, *item.negatives), (), item.passage_id) for item in CONTRASTS[:FEW]]
+    step = [CONTRASTS[i] for i in plan_steps(rows, 4, 1, seed=3)[0][0]]
     passages = base.encode_passages([c.positive for c in step] + [c.negatives[0] for c in step])
     logits = 20 * base.encode_queries([c.question for c in step]).astype(float) @ passages.T
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    assert contrasted.losses[0] == pytest.approx(-np.mean(np.diag(logs)), rel=1e-4)
+    assert first(CONTRASTS, CONTRASTIVE) == pytest.approx(-np.mean(np.diag(logs)), rel=1e-4)
 
-    fused = tune(plain, LEXICAL, tmp_path / "f", FUSED, seed=3, dtype="float32")
-    step = [LEXICAL[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
+    step = [LEXICAL[i] for i in plan_steps(rows, 4, 1, seed=3)[0][0]]
     texts = [c.positive for c in step] + [c.negatives[0] for c in step]
     added = np.array([[c.lexical.get(text, 0.0) for text in texts] for c in step])
     assert (added > 0).any()
@@ -188,24 +190,26 @@ def test_the_first_losses_are_those_of_the_formulas(
     negative = 0.5 * np.exp(-0.1 / 0.2) / (1 + np.exp(-0.1 / 0.2))  # half of what the teacher leaves it
     target = np.kron([1 - negative, negative], np.eye(len(step)))
     both = -np.mean((target * (logs + beside)).sum(1)) / 2
-    assert fused.losses[0] == pytest.approx(both, rel=1e-4)
+    assert first(LEXICAL, FUSED) == pytest.approx(both, rel=1e-4)
 
-    taught = tune(plain, SCORED, tmp_path / "m", MARGIN, seed=3, dtype="float32")
     rows = [replace(row, passage_id=None) for row in rows]
-    step = [SCORED[i] for i in plan_steps(rows, 4, 2, seed=3)[0][0]]
-    margins = np.array([c.scores[0] - c.scores[1] for c in SCORED])
+    step = [SCORED[i] for i in plan_steps(rows, 4, 1, seed=3)[0][0]]
+    margins = np.array([c.scores[0] - c.scores[1] for c in SCORED[:FEW]])
     factor = 0.2 / np.sqrt(np.mean(margins**2))
     questions = base.encode_queries([c.question for c in step]).astype(float)
     above = base.encode_passages([c.positive for c in step]) - base.encode_passages(
         [c.negatives[0] for c in step]
     )
     wanted = factor * np.array([c.scores[0] - c.scores[1] for c in step])
-    assert taught.losses[0] == pytest.approx(np.mean(((questions * above).sum(1) - wanted) ** 2), rel=1e-4)
+    wanted_loss = np.mean(((questions * above).sum(1) - wanted) ** 2)
+    assert first(SCORED, MARGIN) == pytest.approx(wanted_loss, rel=1e-4)
+    near = MARGIN.model_copy(update={"teacher": 0.25})  # a quarter of the way from its own margins
+    assert first(SCORED, near) == pytest.approx(wanted_loss / 16, rel=1e-4)
 
 
 def test_several_negatives_each_have_their_own_margin(plain: Path, tmp_path: Path) -> None:
     data = [Contrast(r.question, r.passages[0], r.passages[1:], "p", scores=r.scores) for r in RANKINGS]
-    tuning = MARGIN.model_copy(update={"negatives": 3, "batch": 16, "margin": 0.1})
+    tuning = MARGIN.model_copy(update={"negatives": 3, "batch": 16, "margin": 0.1, "epochs": 1})
     tuned = tune(plain, data, tmp_path / "m", tuning, dtype="float32")
     base = load_encoder(str(plain), dtype="float32")
     margins = np.array([[r.scores[0] - other for other in r.scores[1:]] for r in RANKINGS])
@@ -295,7 +299,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 ) -> None:
     from fieldstone.tune import steps as training
 
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    data = data[:12]  # three or four steps an epoch
 
     def score(encoder: Encoder) -> float:
         return float(encoder.encode_queries(["cats"])[0, 0])
@@ -305,6 +309,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
 
     whole = tune(sentences, data, tmp_path / "whole", tuning, dev_score=score)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         tune(sentences, data, tmp_path / "parts", tuning, dev_score=score, progress=stopping)
     assert not (tmp_path / "parts").exists()
@@ -399,16 +404,34 @@ def test_data_for_the_other_loss_are_refused(plain: Path, tmp_path: Path) -> Non
         tune(plain, CONTRASTS, tmp_path / "t", DISTILL)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "rows", "numbers"),
-    [({}, 480, 384), ({"method": "lora", "lora_rate": 1e-3}, 480, 384), ({"matryoshka": (48,)}, 240, 48)],
-    ids=["full", "lora", "matryoshka"],
-)
-def test_minilm_learns_from_human_questions(
-    data: Path, tmp_path: Path, how: dict[str, Any], rows: int, numbers: int
-) -> None:
-    """Tuned on eight articles of SQuAD, it finds more in four others, by so many numbers of each vector."""
+@dataclass(frozen=True)
+class Squad:
+    """Eight articles of SQuAD to tune on, four to judge by, and the untuned MiniLM's vectors of those."""
+
+    text: dict[str, str]
+    ours: list[dict[str, Any]]
+    asked: list[str]
+    theirs: list[str]
+    gold: list[int]
+    before: tuple[Array, Array]
+
+    def vectors(self, encoder: Encoder) -> tuple[Array, Array]:
+        """Of the questions and of the passages to judge by."""
+        passages = [self.text[id_] for id_ in self.theirs]
+        return encoder.encode_queries(self.asked), encoder.encode_passages(passages)
+
+    def reciprocal_ranks(self, vectors: tuple[Array, Array], numbers: int) -> Array:
+        """By so many numbers of each vector."""
+        questions, passages = (
+            its[:, :numbers] / np.linalg.norm(its[:, :numbers], axis=1, keepdims=True) for its in vectors
+        )
+        scores = questions @ passages.T
+        ranks: Array = 1 / (1 + (scores > scores[np.arange(len(self.asked)), self.gold][:, None]).sum(1))
+        return ranks
+
+
+@pytest.fixture(scope="module")
+def squad(data: Path) -> Squad:
     passages = [json.loads(line) for line in (data / "squad" / "squad_train_passages.jsonl").open()]
     questions = [json.loads(line) for line in (data / "squad" / "squad_train_slice.jsonl").open()]
     text = {p["id"]: with_context(p["text"], p["title"], ()) for p in passages}
@@ -418,25 +441,26 @@ def test_minilm_learns_from_human_questions(
     asked = [q for q in questions if title[q["passage_id"]] in held]
     gold = [theirs.index(q["passage_id"]) for q in asked]
     ours = [q for q in questions if q["passage_id"] not in theirs and len(text[q["passage_id"]]) <= 600]
-    chosen = random.Random(0).sample(ours, rows)
-    taught = [Contrast(q["question"], text[q["passage_id"]], (), q["passage_id"]) for q in chosen]
+    its = Squad(text, ours, [q["question"] for q in asked], theirs, gold, (np.empty(0), np.empty(0)))
+    return replace(its, before=its.vectors(load_encoder("embedded:minilm")))
 
-    def reciprocal_ranks(name: str) -> Array:
-        encoder = load_encoder(name)
-        of_questions, of_passages = (
-            its[:, :numbers] / np.linalg.norm(its[:, :numbers], axis=1, keepdims=True)
-            for its in (
-                encoder.encode_queries([q["question"] for q in asked]),
-                encoder.encode_passages([text[one] for one in theirs]),
-            )
-        )
-        scores = of_questions @ of_passages.T
-        ranks: Array = 1 / (1 + (scores > scores[np.arange(len(asked)), gold][:, None]).sum(1))
-        return ranks
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "rows", "numbers"),
+    [({}, 480, 384), ({"method": "lora", "lora_rate": 1e-3}, 480, 384), ({"matryoshka": (48,)}, 240, 48)],
+    ids=["full", "lora", "matryoshka"],
+)
+def test_minilm_learns_from_human_questions(
+    squad: Squad, tmp_path: Path, how: dict[str, Any], rows: int, numbers: int
+) -> None:
+    """Tuned on eight articles of SQuAD, it finds more in four others, by so many numbers of each vector."""
+    chosen = random.Random(0).sample(squad.ours, rows)
+    taught = [Contrast(q["question"], squad.text[q["passage_id"]], (), q["passage_id"]) for q in chosen]
     tuning = RetrieverTuning(loss="contrastive", epochs=1, batch=16, learning_rate=1e-4, **how)
     tuned = tune_retriever("embedded:minilm", taught, tmp_path / "t", tuning)
     before, after = weights(minilm_folder()), weights(tuned.folder)
     assert max(np.abs(after[name] - before[name]).max() for name in before if "layer.5" in name) > 1e-5
-    gains = reciprocal_ranks(str(tuned.folder)) - reciprocal_ranks("embedded:minilm")
+    now = squad.vectors(load_encoder(str(tuned.folder)))
+    gains = squad.reciprocal_ranks(now, numbers) - squad.reciprocal_ranks(squad.before, numbers)
     assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5

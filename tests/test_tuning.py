@@ -102,7 +102,7 @@ def built(tmp_path_factory):
         "read.workers=1", "synthesize.lift=-100", "synthesize.dev=0.3", "synthesize.test=0.3",
         "synthesize.found_within=100", "retriever.epochs=1", "retriever.learning_rate=1e-9",
         "generator.epochs=1", "generator.rank=2", "generator.checks=1", "generator.learning_rate=1e-9",
-        "answer.max_tokens=6", "answer.reading=one-by-one",
+        "answer.max_tokens=6", "answer.reading=one-by-one", "answer.passages=2", "search.rerank_depth=4",
     )  # fmt: skip
     place = Place(write_folder(home / "folder", handbooks()), create_workspace(home / "ws"), flags)
     return place, *place.build()

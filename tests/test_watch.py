@@ -10,7 +10,7 @@ import pytest
 
 from fieldstone.errors import WorkspaceError
 from fieldstone.read.add import add_files
-from fieldstone.recipes import load_recipe, run, update
+from fieldstone.recipes import load_recipe, remove, run, update
 from fieldstone.serve import watch
 from fieldstone.serve.watch import follow, followed
 from fieldstone.settings import ReadSettings, resolve_settings
@@ -36,9 +36,9 @@ def home(tmp_path):
 @pytest.fixture
 def soon(monkeypatch):
     """Nothing is waited for longer than it must."""
-    monkeypatch.setattr(watch, "SETTLED", 0.3)
+    monkeypatch.setattr(watch, "SETTLED", 0.15)
     monkeypatch.setattr(watch, "TICK", 0.05)
-    monkeypatch.setattr(watch, "LOOK", 0.2)
+    monkeypatch.setattr(watch, "LOOK", 0.1)
     monkeypatch.setattr(watch, "PATIENCE", (0.1, 0.2))
 
 
@@ -74,7 +74,7 @@ class Followed:
         while not ready():
             assert not self.task.done(), self.task.exception()
             assert time.monotonic() < deadline, texts(self.workspace)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async def __aexit__(self, *_):
         self.stop.set()
@@ -140,8 +140,10 @@ def test_nothing_is_told_where_nothing_changed(home, soon):
         async with Followed(workspace) as its:
             write_folder(folder, {"new.txt": "one"})
             await its.until(lambda: its.told)
+            lines = len(list(workspace.read_journal()))
             (folder / "new.txt").touch()
-            await asyncio.sleep(1.0)
+            await its.until(lambda: len(list(workspace.read_journal())) == lines + 3)  # it was looked at
+            await asyncio.sleep(0.1)
         assert its.told == 1
 
     asyncio.run(act())
@@ -176,7 +178,7 @@ def test_another_writer_is_waited_for(home, soon, caplog):
                 write_folder(folder, {"new.txt": "one"})
                 await its.until(lambda: "another process is writing" in caplog.text)
                 write_folder(folder, {"new.txt": "two"})
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.3)
                 assert "new.txt" not in texts(workspace)
             await its.until(lambda: texts(workspace).get("new.txt") == "two")
             await its.until(lambda: its.told)
@@ -206,12 +208,12 @@ def test_a_folder_that_goes_takes_nothing_with_it(home, soon, caplog, tmp_path):
         async with Followed(workspace) as its:
             await its.until(lambda: len(texts(workspace)) == len(TEXTS))
             folder.rename(tmp_path / "away")
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.3)
             folder.mkdir()
             await its.until(lambda: "is empty" in caplog.text)
             assert texts(workspace) == TEXTS
             folder.rmdir()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.3)
             (tmp_path / "away").rename(folder)
             write_folder(folder, {"new.txt": "back"})
             await its.until(lambda: texts(workspace).get("new.txt") == "back")
@@ -245,8 +247,28 @@ def test_a_workspace_in_its_own_folder_does_not_wake_itself(tmp_path, soon, capl
             await its.until(lambda: its.told)
             lines = len(list(workspace.read_journal()))
             write_folder(folder, {"skipped.tmp": "y"})
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
             assert len(list(workspace.read_journal())) == lines
 
     asyncio.run(act())
     assert set(texts(workspace)) == {*TEXTS, "new.txt"}
+
+
+def test_what_a_person_took_out_stays_out_until_they_add_it_again(home, soon):
+    workspace, folder = home
+    assert remove(workspace, ["tariffs/2024.txt"]) == ("tariffs/2024.txt",)
+
+    async def act():
+        async with Followed(workspace) as its:
+            write_folder(folder, {"tariffs/2024.txt": "Changed.", "new.txt": "one"})
+            await its.until(lambda: its.told)
+            await its.until(lambda: "new.txt" in texts(workspace))
+            write_folder(folder, {"tariffs/2024.txt": "Changed again.", "new.txt": "two"})
+            await its.until(lambda: texts(workspace).get("new.txt") == "two")
+            assert "tariffs/2024.txt" not in texts(workspace)
+        update(workspace, SETTINGS, [folder / "tariffs/2024.txt"])
+        async with Followed(workspace) as its:
+            write_folder(folder, {"tariffs/2024.txt": "Changed for good."})
+            await its.until(lambda: texts(workspace).get("tariffs/2024.txt") == "Changed for good.")
+
+    asyncio.run(act())

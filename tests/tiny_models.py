@@ -107,8 +107,8 @@ def qwen2(folder: Path) -> Path:
     return _save(folder, model, tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def gemma2(folder: Path) -> Path:
-    """A causal model with a sliding window of 8 tokens in every other layer, and capped logits."""
+def gemma2(folder: Path, *, window: int = 8) -> Path:
+    """A causal model with a sliding window of so many tokens in every other layer, and capped logits."""
     import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -122,7 +122,7 @@ def gemma2(folder: Path) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        sliding_window=8,
+        sliding_window=window,
         max_position_embeddings=512,
         initializer_range=0.3,
         bos_token_id=1,
@@ -131,6 +131,19 @@ def gemma2(folder: Path) -> Path:
     )
     return _save(
         folder, Gemma2ForCausalLM(config), tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+
+
+def bloom(folder: Path) -> Path:
+    """A causal model that knows places by distance alone (ALiBi)."""
+    import torch
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    config = BloomConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, n_layer=2, n_head=4)
+    return _save(
+        folder, BloomForCausalLM(config), tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
 
 

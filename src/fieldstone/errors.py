@@ -11,6 +11,7 @@ FieldstoneError
 ├── GradesError       answers to grade, or their grades, cannot be read
 ├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
 ├── KeysError         the keys of a server cannot be read, written or found
+├── SitesError        the sites of a question cannot be read, or none of them answers
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
@@ -67,6 +68,10 @@ class FeedbackError(FieldstoneError):
 
 class KeysError(FieldstoneError):
     """The keys of a server cannot be read, written or found."""
+
+
+class SitesError(FieldstoneError):
+    """The sites of a question cannot be read, or none of them answers."""
 
 
 class RequestError(FieldstoneError):

@@ -87,6 +87,12 @@ END;
     + ANSWERS
 )
 
+_LEFT_OUT = "left out"
+"""The fact that lists what a person took out."""
+
+_WRITES = "vector writes"
+"""The fact that counts how often vectors were written or dropped."""
+
 PASSAGE = 'passages.id, document, passages.text, start, "end", passages.headings, page'
 
 
@@ -337,6 +343,21 @@ class Library:
         with self.transaction():
             self._db.executemany("DELETE FROM files WHERE source = ?", [(source,) for source in sources])
 
+    def left_out(self) -> set[str]:
+        """The sources that a person took out and has not added again."""
+        return set(json.loads(self.meta(_LEFT_OUT) or "[]"))
+
+    def leave_out(self, sources: Collection[str]) -> None:
+        """Remember these as taken out by a person."""
+        with self.transaction():
+            self.set_meta(_LEFT_OUT, json.dumps(sorted(self.left_out().union(sources)), ensure_ascii=False))
+
+    def take_back(self, sources: Collection[str]) -> None:
+        """Forget that these were taken out."""
+        with self.transaction():
+            left = self.left_out().difference(sources)
+            self.set_meta(_LEFT_OUT, json.dumps(sorted(left), ensure_ascii=False))
+
     def document(self, id_: str) -> Document:
         """The document of that id. Raises KeyError when there is none."""
         row = self._db.execute("SELECT * FROM documents WHERE id = ?", (id_,)).fetchone()
@@ -456,6 +477,7 @@ class Library:
             self._db.executemany(
                 "INSERT OR REPLACE INTO vectors SELECT ?1, row, ?2 FROM passages WHERE row = ?3", data
             )
+            self._count_write()
 
     def embedded(self, encoder: str) -> set[str]:
         """Ids of the passages that have a vector of this encoder."""
@@ -500,6 +522,10 @@ class Library:
             self._db.execute(
                 "DELETE FROM vectors WHERE encoder NOT IN (SELECT value FROM json_each(?))", (kept,)
             )
+            self._count_write()
+
+    def _count_write(self) -> None:
+        self.set_meta(_WRITES, str(int(self.meta(_WRITES) or 0) + 1))
 
     # -- answers that were given, and what was said of them; their JSON is the affair of `feedback`
 
@@ -543,7 +569,7 @@ class Library:
     def version(self) -> tuple[int, int]:
         """Changes whenever the library does, through this connection or another; cheap to ask.
 
-        Also when an answer is kept: `mark` and the encoder in use say whether passages or vectors did.
+        Also when an answer is kept: `vectors_mark` says whether passages or vectors changed.
         """
         return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
 
@@ -554,6 +580,10 @@ class Library:
                       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"""
         ).fetchone()
         return Mark(self.id, added, removed)
+
+    def vectors_mark(self) -> tuple[Mark, str | None, str | None]:
+        """Changes whenever passages, vectors or the encoder in use do, and with nothing else."""
+        return self.mark(), self.meta("encoder"), self.meta(_WRITES)
 
     def ids(self, rows: Sequence[int]) -> dict[int, str]:
         """Row -> passage id, for the rows that are still there."""

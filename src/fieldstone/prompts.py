@@ -69,8 +69,18 @@ TOGETHER = (
     "colour it has is:\n\n### Reference\n3\n\n### Answer\nblue"
 )
 
+TOGETHER_QUOTING = (
+    "You answer questions from numbered passages that are in another language than the question. First write "
+    "the number of the passage that answers the question, then the words of the passage that say so, copied "
+    "letter by letter in the passage's own language, then the answer in the language of the question, as "
+    "short as it can be. If no passage answers it, write 0, no words and no answer. Where passage 3 says "
+    "that the gate is blue, the reply to the question Welche Farbe hat das Tor? is:\n\n### Reference\n3\n\n"
+    "### Quote\nthe gate is blue\n\n### Answer\nblau"
+)
+
 _REPLY = re.compile(
-    r"\s*(?:#+\s*Reference\s*)?(?P<cited>[^#]*?)\s*#+\s*Answer\s*:?\s*(?P<answer>.*)",
+    r"\s*(?:#+\s*Reference\s*)?(?P<cited>[^#]*?)\s*(?:#+\s*Quote\s*:?\s*(?P<quote>.*?)\s*)?"
+    r"#+\s*Answer\s*:?\s*(?P<answer>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -198,11 +208,14 @@ def parse_one_by_one(reply: str) -> str:
     return "" if answer.casefold() == REFUSAL else answer
 
 
-def together_prompt(texts: Sequence[str], question: str) -> Prompt:
-    """Numbered passages and the question; the reply cites first (ALoFTRAG's layout, Devine 2025)."""
+def together_prompt(texts: Sequence[str], question: str, *, quoting: bool = False) -> Prompt:
+    """Numbered passages and the question; the reply cites first (ALoFTRAG's layout, Devine 2025).
+
+    With `quoting`, for passages in another language, the words of the passage stand before the answer.
+    """
     numbered = "\n\n".join(f"### {n}\n{text.strip()}" for n, text in enumerate(texts, start=1))
     return Prompt(
-        system=TOGETHER,
+        system=TOGETHER_QUOTING if quoting else TOGETHER,
         text=f"{numbered}\n\n### Question\n{question.strip()}",
         chat=True,
         prefill="### Reference\n",
@@ -221,6 +234,12 @@ def parse_together(reply: str, passages: int) -> tuple[tuple[int, ...], str]:
         return (), reply.strip()
     numbers = dict.fromkeys(int(n) for n in re.findall(r"\d+", match["cited"]))
     return tuple(n for n in numbers if 1 <= n <= passages), match["answer"].strip()
+
+
+def parse_quote(reply: str) -> str:
+    """The words of the passage that a reply quotes, on one line and without marks around them; or none."""
+    match = _REPLY.match(reply)
+    return _line((match and match["quote"]) or "").strip("\"'“”„«»「」… ")
 
 
 def fid_prompt(texts: Sequence[str], question: str) -> Prompt:

@@ -179,7 +179,7 @@ class RetrieverTuning(_Branch):
         0.5,
         ge=0,
         le=1,
-        description="share of the target that the generator's likelihood has (fused)",
+        description="share of the target that the generator's likelihood (fused) or the teacher (margin) has",
     )
     teacher_kind: Literal["likelihood", "cross-attention"] = Field(
         "likelihood", description="what ranks the candidates (distill): the search with UPR, or a FiD reader"
@@ -291,7 +291,8 @@ class GeneratorTuning(_Branch):
         "lora", description="low-rank adapters, the same over weights in four bits (CUDA), or all weights"
     )
     packing: bool = Field(
-        False, description="rows of a step are joined into one sequence, apart all the same"
+        False,
+        description="rows of a step are joined into sequences, where what they begin alike is read once",
     )
     recompute: Literal["auto", "on", "off"] = Field(
         "auto", description="layers are computed again on the way back: slower, and less memory"
@@ -364,6 +365,15 @@ class ServeSettings(_Branch):
     )
 
 
+class ShareSettings(_Branch):
+    """What of an answer other sites get (`fieldstone ask --sites`), beside its words and its confidence."""
+
+    quotes: int = Field(1, ge=0, description="citations that go with an answer")
+    characters: int = Field(200, ge=1, description="of each quote; the rest is cut off")
+    passages: bool = Field(False, description="the whole passage of each quote goes with it")
+    places: bool = Field(False, description="file, title, headings and page of each quote go with it")
+
+
 class Settings(_Branch):
     """All settings of a workspace."""
 
@@ -387,6 +397,7 @@ class Settings(_Branch):
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()
     serve: ServeSettings = ServeSettings()
+    share: ShareSettings = ShareSettings()
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:

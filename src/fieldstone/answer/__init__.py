@@ -9,18 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fieldstone import models as all_models
-from fieldstone.answer.readings import WAYS, Reading, cited_readings, grounding
+from fieldstone.answer.readings import (
+    QUOTE_TOKENS,
+    WAYS,
+    Reading,
+    cited_readings,
+    grounding,
+    in_another_language,
+    read_together,
+    translated,
+)
 from fieldstone.in_use import reranking_model, trust_in_use, with_tuned
 from fieldstone.library import Library
-from fieldstone.models import Generator, Loader, reads_long
-from fieldstone.prompts import NO_ANSWER, parse_together, together_prompt
+from fieldstone.models import Generator, Heard, Loader, reads_long
+from fieldstone.prompts import NO_ANSWER, together_prompt
 from fieldstone.quotes import find_words, sentences
 from fieldstone.records import Answer, Citation, Hit, Passage
 from fieldstone.search import Filter, Index, search
 from fieldstone.search.by_model import search_by_model
-from fieldstone.search.confidence import USUAL, Figures, Weights, confidence, figures
+from fieldstone.search.confidence import USUAL, USUAL_AGREEMENT, Figures, Weights, confidence, figures
 from fieldstone.search.open import open_index
 from fieldstone.search.words import index_words
 from fieldstone.settings import AnswerSettings, Settings
@@ -33,6 +43,9 @@ QUOTE_CHARACTERS = 400
 
 Told = Callable[[Sequence[Sequence[Hit]]], None]
 """Called with the hits of each question as soon as they are known, before they are read."""
+
+Wrote = Callable[[str], None]
+"""Called with the answer to a question so far, while that can be trusted; what it raises ends the reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +100,14 @@ def read(
     filter: Filter | None = None,
     without: Sequence[str | None] | None = None,
     told: Told | None = None,
+    wrote: Sequence[Wrote | None] | None = None,
 ) -> list[Read]:
     """What is found for each question and read out of it, before it is decided whether to trust it.
 
     `without` names for each question a passage that must not be found; `told` hears early what is found,
-    unless the model searches by itself.
+    unless the model searches by itself. `wrote` has what follows each question's answer, or None: it does
+    where passages are read together, once the reply has cited one that can be trusted. Read in another way,
+    an answer is known only once the passages have been weighed.
     """
     if not questions:
         return []
@@ -107,7 +123,10 @@ def read(
         told(found)
     settings, shown = system.settings.answer, [hits[: system.settings.answer.passages] for hits in found]
     texts = system.index.library.passage_texts(hit.passage for hits in shown for hit in hits)
-    readings = WAYS[reading](system.generator, questions, shown, texts, settings.max_tokens)
+    way = WAYS[reading]
+    if wrote is not None and any(wrote) and reading == "together":
+        way = partial(read_together, heard=_following(system, questions, found, wrote))
+    readings = way(system.generator, questions, shown, texts, settings.max_tokens)
     ended = time.perf_counter()
     timings = {"search": (searched - began) / len(questions), "read": (ended - searched) / len(questions)}
     return [
@@ -118,8 +137,7 @@ def read(
 
 def conclude(system: System, read: Read) -> Answer:
     """The answer, or that the documents do not answer, as the system trusts what was read."""
-    known = trust(system, read)
-    belief = 0.0 if known is None else confidence(known[0], system.weights) * known[1]
+    belief = _belief(system, read)
     if not read.readings or belief < system.abstain_below:
         return Answer(NO_ANSWER, (), read.hits, True, belief, read.timings)
     best = read.readings[0]
@@ -127,54 +145,80 @@ def conclude(system: System, read: Read) -> Answer:
     return Answer(best.text, (citation,), read.hits, False, belief, read.timings)
 
 
+def _belief(system: System, read: Read) -> float:
+    known = trust(system, read)
+    return 0.0 if known is None else confidence(known[0], system.weights) * known[1]
+
+
 def trust(system: System, read: Read) -> tuple[Figures, float] | None:
     """What is known of the passage that the answer was read out of, and the share of the answer in it.
 
-    None where nothing was read. The confidence is that of the figures times the share.
+    None where nothing was read. The confidence is that of the figures times the share. An answer in another
+    language than its passage stands there whole if the words that it quotes do.
     """
     if not read.readings:
         return None
     best = read.readings[0]
     text = system.index.library.passage_texts([best.hit.passage])[best.hit.passage.id]
     known = figures(read.question, read.hits, best.hit, text, system.index.lexical, best.certainty)
+    if translated(read.question, best):  # the lexical search sees next to nothing of it
+        return replace(known, agreement=max(known.agreement, USUAL_AGREEMENT)), 1.0
     return known, grounding(best.text, text)
 
 
-def stream_answer(
-    system: System, question: str, filter: Filter | None = None, told: Told | None = None
-) -> Iterator[str | Answer]:
-    """The answer's text in pieces as it is written, then the whole Answer; `told` hears first what is found.
+def stream_answer(system: System, question: str, filter: Filter | None = None) -> Iterator[str | Answer]:
+    """The answer's text in pieces as it is written, then the whole Answer.
 
-    Read together, the text starts to come once the reply has cited a passage that can be trusted. Read in
-    another way, an answer is known only once the passages have been weighed: it comes as one piece.
+    In pieces only where `read` could tell of them; else it comes as one piece.
     """
     if way_of_reading(system.generator, system.settings.answer) != "together":
-        whole = conclude(system, read(system, [question], filter, told=told)[0])
+        whole = conclude(system, read(system, [question], filter)[0])
         yield whole.text
         yield whole
         return
     began = time.perf_counter()
     hits = _find(system, [question], filter)[0]
     searched = time.perf_counter()
-    if told is not None:
-        told([hits])
     shown = hits[: system.settings.answer.passages]
     texts = system.index.library.passage_texts(hit.passage for hit in shown)
-    prompt = together_prompt([texts[hit.passage.id] for hit in shown], question)
+    quoting = in_another_language(question, shown)
+    prompt = together_prompt([texts[hit.passage.id] for hit in shown], question, quoting=quoting)
+    most = system.settings.answer.max_tokens + (QUOTE_TOKENS if quoting else 0)
     reply, sent = "", 0
-    pieces = system.generator.stream(prompt, max_tokens=system.settings.answer.max_tokens) if shown else ()
+    pieces = system.generator.stream(prompt, max_tokens=most) if shown else ()
     for piece in pieces:
         reply += piece
-        cited, text = parse_together(reply, len(shown))
-        if not cited or len(text) <= sent:
-            continue
-        cited_hit = shown[cited[0] - 1]
-        so_far = Read(question, tuple(hits), (Reading(text, cited_hit, 1.0),), {})
-        if not conclude(system, so_far).abstained:
+        text = _begun(system, question, hits, reply)
+        if len(text) > sent:
             yield text[sent:]
             sent = len(text)
     timings = {"search": searched - began, "read": time.perf_counter() - searched}
     yield conclude(system, Read(question, tuple(hits), tuple(cited_readings(reply, 1.0, shown)), timings))
+
+
+def _following(
+    system: System, questions: Sequence[str], found: Sequence[Sequence[Hit]], wrote: Sequence[Wrote | None]
+) -> Heard:
+    """What hears the replies to these questions, and tells what can be trusted of them."""
+    known = [""] * len(questions)
+
+    def heard(place: int, reply: str) -> None:
+        tell = wrote[place]
+        if tell is None or reply == known[place]:
+            return
+        known[place] = reply
+        if begun := _begun(system, questions[place], found[place], reply):
+            tell(begun)
+
+    return heard
+
+
+def _begun(system: System, question: str, hits: Sequence[Hit], reply: str) -> str:
+    """The answer in a reply that is not whole yet; empty until a passage is cited that can be trusted."""
+    shown = hits[: system.settings.answer.passages]
+    readings = cited_readings(reply, 1.0, shown)
+    so_far = Read(question, tuple(hits), tuple(readings), {})
+    return readings[0].text if readings and _belief(system, so_far) >= system.abstain_below else ""
 
 
 def way_of_reading(generator: Generator, settings: AnswerSettings) -> str:
@@ -223,7 +267,8 @@ def _find(system: System, questions: Sequence[str], filter: Filter | None) -> li
 def _cite(library: Library, reading: Reading, question: str) -> Citation:
     """The sentence of the passage that holds the answer, else the one with most of its words."""
     passage = reading.hit.passage
-    start, end = _quote(passage, reading.text, question)
+    wanted = reading.quote if find_words(reading.quote, passage.text) else reading.text
+    start, end = _quote(passage, wanted, question)
     start, end = passage.start + start, passage.start + end
     try:
         text = library.document(passage.document_id).text

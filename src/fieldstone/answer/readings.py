@@ -9,20 +9,30 @@ FiD: an encoder-decoder that was tuned for it reads each passage apart and write
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fieldstone.models import Completion, Generator, Prompt
+from fieldstone.languages import other_language
+from fieldstone.models import Completion, Generator, Heard, Prompt
 from fieldstone.prompts import (
     fid_prompt,
     one_by_one_prompt,
     parse_one_by_one,
+    parse_quote,
     parse_together,
     together_prompt,
 )
+from fieldstone.quotes import find_words
 from fieldstone.records import Hit
 from fieldstone.search.words import index_words
+
+QUOTE_TOKENS = 96
+"""Tokens that a quote may take beside the answer."""
+
+QUOTED = 2
+"""A quote of fewer words bears no answer: a single one stands in many passages."""
 
 TEMPERATURE = 0.1
 """How far the search's scores are trusted: p(passage | question) is their softmax at this temperature."""
@@ -30,12 +40,16 @@ TEMPERATURE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One answer read out of one passage, what it weighs, and the mean log-probability of its tokens."""
+    """One answer read out of one passage, what it weighs, and the mean log-probability of its tokens.
+
+    `quote` are the passage's own words, where the answer is in another language.
+    """
 
     text: str
     hit: Hit
     weight: float
     certainty: float = 0.0
+    quote: str = ""
 
 
 def read_one_by_one(
@@ -128,13 +142,23 @@ def read_together(
     found: Sequence[Sequence[Hit]],
     texts: Mapping[str, str],
     most: int,
+    heard: Heard | None = None,
 ) -> list[list[Reading]]:
-    """All passages in one prompt; the passages that the reply cites, in its order, carry the answer."""
+    """All passages in one prompt; the passages that the reply cites, in its order, carry the answer.
+
+    Where the passages are in another language than the question, the reply quotes them before it answers.
+    `heard` follows the replies as they are written.
+    """
+    foreign = [in_another_language(q, hits) for q, hits in zip(questions, found, strict=True)]
     prompts = [
-        together_prompt([texts[hit.passage.id] for hit in hits], q)
-        for q, hits in zip(questions, found, strict=True)
+        together_prompt([texts[hit.passage.id] for hit in hits], q, quoting=its)
+        for q, hits, its in zip(questions, found, foreign, strict=True)
     ]
-    replies = generator.generate(prompts, max_tokens=most)
+    most += QUOTE_TOKENS if any(foreign) else 0
+    if heard is None:  # a generator of another package may not know it
+        replies = generator.generate(prompts, max_tokens=most)
+    else:
+        replies = generator.generate(prompts, max_tokens=most, heard=heard)
     return [cited_readings(r.text, _probability(r), hits) for hits, r in zip(found, replies, strict=True)]
 
 
@@ -168,7 +192,28 @@ def read_fid(
 def cited_readings(reply: str, probability: float, hits: Sequence[Hit]) -> list[Reading]:
     """The answer of a reply, once for each passage that it cites."""
     cited, text = parse_together(reply, len(hits))
-    return [Reading(text, hits[n - 1], probability, math.log(probability)) for n in cited if text]
+    quote, certainty = parse_quote(reply), math.log(probability)
+    return [Reading(text, hits[n - 1], probability, certainty, quote) for n in cited if text]
+
+
+def in_another_language(question: str, hits: Sequence[Hit]) -> bool:
+    """Whether the passages to read are in another language than the question, as far as that can be told."""
+    return other_language(question, " ".join(hit.passage.text for hit in hits))
+
+
+def translated(question: str, reading: Reading) -> bool:
+    """Whether an answer is borne by words of its passage that are in another language than the question.
+
+    They must stand there word for word, and so must every number of the answer.
+    """
+    text, quote = reading.hit.passage.text, reading.quote
+    numbers = re.findall(r"\d+", reading.text)
+    return (
+        len(index_words(quote)) >= QUOTED
+        and other_language(question, text)
+        and bool(find_words(quote, text))
+        and set(numbers) <= set(re.findall(r"\d+", text))
+    )
 
 
 def _probability(reply: Completion) -> float:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fieldstone.cli.options import Json, Mode, Rerank, Set, Since, Source, Type, Until, WorkspacePath
+from fieldstone.cli.options import Json, Mode, Rerank, Set, Since, Source, Type, Until
 
 if TYPE_CHECKING:
     from fieldstone.answer import System
@@ -23,7 +24,14 @@ FOUND_SHOWN = 3
 
 
 def ask(
-    workspace: WorkspacePath,
+    workspace: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKSPACE",
+            help="The folder that `fieldstone build` made; left out with --sites.",
+            show_default=False,
+        ),
+    ] = None,
     question: Annotated[
         str | None,
         typer.Argument(
@@ -45,6 +53,18 @@ def ask(
     since: Since = None,
     until: Until = None,
     changes: Set = None,
+    sites: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE_OR_URL",
+            help="Ask these sites' servers in the place of a workspace: URLs, or a TOML file of [[sites]] "
+            "with name, url and key. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="What a site may take (--sites).")
+    ] = 30.0,
     json: Json = False,
 ) -> None:
     """Answer a question from the documents, and say where it stands.
@@ -53,6 +73,17 @@ def ask(
     for one after the other; piped lines are questions too. With --json the answer to each such line is one
     JSON object on a line.
     """
+    if sites:
+        from fieldstone.cli.sites import ask_the_sites
+
+        if question is not None:
+            raise typer.BadParameter("with --sites give the question alone, without a workspace")
+        if any((reading, mode, rerank, source, type_, since, until, changes)):
+            raise typer.BadParameter("with --sites each site answers as it is set up; leave such options out")
+        ask_the_sites(sites, _lines() if workspace is None else [workspace], deadline, as_json=json)
+        return
+    if workspace is None:
+        raise typer.BadParameter("name the workspace to ask, or sites with --sites", param_hint="WORKSPACE")
     from fieldstone.answer import open_system
     from fieldstone.answer import stream_answer as stream
     from fieldstone.cli.options import filter_of, settings_of
@@ -60,7 +91,7 @@ def ask(
     from fieldstone.cli.progress import waiting
     from fieldstone.workspace import open_workspace
 
-    opened = open_workspace(workspace)
+    opened = open_workspace(Path(workspace))
     settings = settings_of(opened, changes, mode=mode, rerank=rerank, reading=reading)
     only = filter_of(source, type_, since, until)
     with waiting("loading the models …"):

@@ -36,6 +36,12 @@ def make(
     admin: Annotated[
         bool, typer.Option("--admin", help="It may also add and remove documents, and read the feedback.")
     ] = False,
+    asking: Annotated[
+        bool,
+        typer.Option(
+            "--asking", help="It may ask questions and do nothing else, and gets what the site shares."
+        ),
+    ] = False,
     file: File = None,
     json: Json = False,
 ) -> None:
@@ -44,7 +50,8 @@ def make(
     from fieldstone.serve.keys import make_key, usual_file
 
     path = file or usual_file()
-    token = make_key(path, name, tuple(dict.fromkeys(workspace)) if workspace else None, admin=admin)
+    opened = tuple(dict.fromkeys(workspace)) if workspace else None
+    token = make_key(path, name, opened, admin=admin, asking=asking)
     if json:
         show_json({"name": name, "token": token, "file": str(path)})
         return
@@ -70,7 +77,8 @@ def list_(file: File = None, json: Json = False) -> None:
         return
     for key in kept:
         opened = "all workspaces" if key.workspaces is None else ", ".join(map(one_line, key.workspaces))
-        what = f"…{key.last4}  {'admin' if key.admin else 'read '}  {key.made[:10]}  {opened}"
+        may = "admin " if key.admin else "asking" if key.asking else "read  "
+        what = f"…{key.last4}  {may}  {key.made[:10]}  {opened}"
         show(Text.assemble(one_line(key.name).ljust(20), "  ", (what, "dim")))
     if not kept:
         show(f"There are no keys in {path}. Make one with: fieldstone keys make NAME")

@@ -23,7 +23,7 @@ def remove(
 ) -> None:
     """Take documents out of a workspace.
 
-    The files themselves stay where they are.
+    The files themselves stay where they are. A server that follows their folder leaves them out, too.
     """
     from fieldstone import recipes
     from fieldstone.cli.output import SHOWN, count, show

@@ -44,6 +44,12 @@ class Prompt:
     passages: tuple[str, ...] = ()
 
 
+Heard = Callable[[int, str], None]
+"""Called while prompts are answered: a prompt's place, and what is certain of its completion so far.
+
+It comes one call at a time, and may come again with the same text. What it raises ends the writing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What a generator wrote: `logprob` is the natural log-probability of its `tokens` tokens, summed."""
@@ -114,8 +120,12 @@ class Generator(Protocol):
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        heard: Heard | None = None,
     ) -> list[Completion]:
-        """One completion a prompt; `temperature` 0 is greedy. A stop string ends the text and is cut off."""
+        """One completion a prompt; `temperature` 0 is greedy. A stop string ends the text and is cut off.
+
+        `heard` follows the completions of all prompts as they are written.
+        """
         ...
 
     def stream(

@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fieldstone.errors import ModelError
-from fieldstone.models import Completion, Options, Prompt, Score
+from fieldstone.models import Completion, Heard, Options, Prompt, Score
 from fieldstone.models.batches import by_length
-from fieldstone.models.decoding import Writing, seeds, write
+from fieldstone.models.decoding import Writing, seeds, tell, write
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.forward import BATCH_TOKENS, Forward, Step
 from fieldstone.models.huggingface import explained, read_config, read_model, read_tokenizer
@@ -71,6 +71,7 @@ class CausalGenerator:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        heard: Heard | None = None,
     ) -> list[Completion]:
         """One completion a prompt; `temperature` 0 is greedy. A stop string ends the text and is cut off."""
         check_request(max_tokens, temperature)
@@ -79,7 +80,7 @@ class CausalGenerator:
         lengths = [len(a) // _PREFIX + len(b) + max_tokens for a, b in halves]
         for batch in by_length(lengths, budget=BATCH_TOKENS):
             for _ in self._write([halves[i] for i in batch], [rows[i] for i in batch], temperature):
-                pass
+                tell(heard, rows, batch)
         return [row.completion() for row in rows]
 
     def stream(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from fieldstone.models import Completion
+from fieldstone.models import Completion, Heard
 from fieldstone.models.tokens import Tokens
 
 # (rows of the last step that go on, their new tokens) -> logits (rows, vocabulary) of the next step
@@ -64,6 +64,13 @@ class Writing:
     def completion(self) -> Completion:
         """What was written. The log-probability is that of the text's tokens, without the end of text."""
         return Completion(self.text, len(self._ids), sum(self._logprobs), self._finished)
+
+
+def tell(heard: Heard | None, rows: Sequence[Writing], places: Sequence[int]) -> None:
+    """Tell `heard`, if there is one, what is certain in the rows at these places."""
+    if heard is not None:
+        for place in places:
+            heard(place, rows[place].text[: rows[place].settled])
 
 
 def write(

@@ -5,14 +5,25 @@ A key, where the server wants one, is read from the environment variable FIELDST
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from fieldstone.errors import EndpointError, ModelError
-from fieldstone.models import Completion, Encoder, Generator, Options, Prompt, Reranker, Score, Vectors
+from fieldstone.models import (
+    Completion,
+    Encoder,
+    Generator,
+    Heard,
+    Options,
+    Prompt,
+    Reranker,
+    Score,
+    Vectors,
+)
 from fieldstone.models.limits import check_request, refuse_passages
 from fieldstone.models.wire import Wire
 from fieldstone.records import fingerprint
@@ -62,15 +73,26 @@ class EndpointGenerator:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        heard: Heard | None = None,
     ) -> list[Completion]:
         """One completion a prompt, several at a time; `logprob` is None if the server gives none."""
         check_request(max_tokens, temperature)
+        one_at_a_time = Lock()
 
-        def one(prompt: Prompt) -> Completion:
-            return self._complete(prompt, max_tokens, stop, temperature, seed)
+        def one(place: int, prompt: Prompt) -> Completion:
+            asked = (prompt, max_tokens, stop, temperature, seed)
+            if heard is None:
+                return self._complete(*asked)
+            told = heard
+
+            def tell(text: str) -> None:
+                with one_at_a_time:
+                    told(place, text)
+
+            return self._complete_aloud(*asked, tell)
 
         with ThreadPoolExecutor(self._wire.concurrency) as pool:
-            return list(pool.map(one, prompts))
+            return list(pool.map(one, range(len(prompts)), prompts))
 
     def stream(
         self,
@@ -84,17 +106,9 @@ class EndpointGenerator:
         """The same completion in pieces as they come."""
         check_request(max_tokens, temperature)
         path, body = self._request(prompt, max_tokens, stop, temperature, seed)
-        for event in self._wire.events(path, body | {"stream": True}):
-            choices = event.get("choices")
-            if choices:
-                choice = choices[0]
-                piece = (
-                    choice.get("text")
-                    if path == "/completions"
-                    else (choice.get("delta") or {}).get("content")
-                )
-                if piece:
-                    yield piece
+        for choice in self._choices(path, body):
+            if piece := _piece(choice):
+                yield piece
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """Log-probability of each completion, from a server that echoes the prompt's (vLLM does).
@@ -132,6 +146,42 @@ class EndpointGenerator:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return "/chat/completions", body | {"messages": messages}
 
+    def _choices(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The first choice of each event of a streamed reply."""
+        for event in self._wire.events(path, body | {"stream": True}):
+            if choices := event.get("choices"):
+                yield choices[0]
+
+    def _complete_aloud(
+        self,
+        prompt: Prompt,
+        max_tokens: int,
+        stop: Sequence[str],
+        temperature: float,
+        seed: int,
+        tell: Callable[[str], None],
+    ) -> Completion:
+        """As `_complete`, by a stream; `tell` hears the text so far."""
+        path, body = self._request(prompt, max_tokens, stop, temperature, seed)
+        logprobs, prefill = self._logprobs, prompt.prefill if prompt.chat else ""
+        asked = {"logprobs": True if prompt.chat else 1} if logprobs else {}
+        text, values, finished = "", list[float | None](), False
+        try:
+            for choice in self._choices(path, body | asked):
+                text += _piece(choice)
+                values += _logprobs(choice) or ()
+                finished = finished or choice.get("finish_reason") == "stop"
+                if not prefill.startswith(text):  # some servers say it once more
+                    tell(text.removeprefix(prefill))
+        except EndpointError as error:
+            if text or not logprobs or "logprob" not in str(error).lower():
+                raise
+            self._logprobs = False
+            return self._complete_aloud(prompt, max_tokens, stop, temperature, seed, tell)
+        text = text.removeprefix(prefill)
+        logprob = float(sum(v for v in values if v is not None)) if values else None
+        return Completion(text, len(values or text.split()), logprob, finished)
+
     def _complete(
         self, prompt: Prompt, max_tokens: int, stop: Sequence[str], temperature: float, seed: int
     ) -> Completion:
@@ -148,10 +198,7 @@ class EndpointGenerator:
         with self._wire.expecting(path, "choices[0]"):
             choice = reply["choices"][0]
             text = (choice["message"]["content"] if prompt.chat else choice["text"]) or ""
-            given = choice.get("logprobs") or {}
-            values = given.get("token_logprobs")
-            if values is None and given.get("content"):
-                values = [token["logprob"] for token in given["content"]]
+            values = _logprobs(choice)
             tokens = (reply.get("usage") or {}).get("completion_tokens")
             count = int(tokens if tokens is not None else len(values or text.split()))
             logprob = float(sum(v for v in values if v is not None)) if values is not None else None
@@ -186,6 +233,20 @@ class EndpointGenerator:
             if start < end and start + len(token) > len(before) and value is not None
         ]
         return Score(float(sum(own)), len(own))
+
+
+def _piece(choice: dict[str, Any]) -> str:
+    """What an event of a stream adds to the text."""
+    return str(choice.get("text") or (choice.get("delta") or {}).get("content") or "")
+
+
+def _logprobs(choice: dict[str, Any]) -> list[float | None] | None:
+    """The log-probabilities of a choice's tokens, where it has them."""
+    given = choice.get("logprobs") or {}
+    values: list[float | None] | None = given.get("token_logprobs")
+    if values is None and given.get("content"):
+        values = [token["logprob"] for token in given["content"]]
+    return values
 
 
 class EndpointEncoder:

@@ -11,14 +11,26 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from fieldstone.errors import ModelError
-from fieldstone.models import Completion, Encoder, Generator, Options, Prompt, Reranker, Score, Vectors
+from fieldstone.models import (
+    Completion,
+    Encoder,
+    Generator,
+    Heard,
+    Options,
+    Prompt,
+    Reranker,
+    Score,
+    Vectors,
+)
 from fieldstone.models.limits import refuse_passages
 
 _WORD = re.compile(r"\w+")
+_PIECE = re.compile(r"\s*\S+|\s+$")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _COMMON = frozenset(
     _WORD.findall(
@@ -127,9 +139,17 @@ class FakeGenerator:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        heard: Heard | None = None,
     ) -> list[Completion]:
         """One completion a prompt; with `temperature` any of the three best sentences."""
-        return [self._complete(prompt, max_tokens, stop, temperature, seed) for prompt in prompts]
+        made = [self._complete(prompt, max_tokens, stop, temperature, seed) for prompt in prompts]
+        if heard is not None:  # a word of each, then the next of each
+            written = [list(accumulate(_PIECE.findall(one.text))) for one in made]
+            for step in range(max(map(len, written), default=0)):
+                for place, texts in enumerate(written):
+                    if step < len(texts):
+                        heard(place, texts[step])
+        return made
 
     def stream(
         self,
@@ -142,7 +162,7 @@ class FakeGenerator:
     ) -> Iterator[str]:
         """The same completion, a word at a time."""
         text = self._complete(prompt, max_tokens, stop, temperature, seed).text
-        yield from re.findall(r"\s*\S+|\s+$", text)
+        yield from _PIECE.findall(text)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Score]:
         """A unigram model of each prompt, mixed with one in which all words are alike."""

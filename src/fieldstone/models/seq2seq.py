@@ -16,10 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM
 
 from fieldstone.errors import ModelError
-from fieldstone.models import Completion, Options, Prompt, Score
+from fieldstone.models import Completion, Heard, Options, Prompt, Score
 from fieldstone.models.batches import by_length
 from fieldstone.models.cross_attention import attention_to_parts
-from fieldstone.models.decoding import Writing, seeds, write
+from fieldstone.models.decoding import Writing, seeds, tell, write
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.huggingface import read_model, read_tokenizer
 from fieldstone.models.limits import check_request
@@ -69,6 +69,7 @@ class Seq2SeqGenerator:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        heard: Heard | None = None,
     ) -> list[Completion]:
         """One completion a prompt; `temperature` 0 is greedy. A stop string ends the text and is cut off."""
         check_request(max_tokens, temperature)
@@ -79,7 +80,7 @@ class Seq2SeqGenerator:
             for batch in by_length([length(ids[i]) for i in same], budget=_BATCH_TOKENS):
                 own = [same[i] for i in batch]
                 for _ in self._write([ids[i] for i in own], [rows[i] for i in own], prefill, temperature):
-                    pass
+                    tell(heard, rows, own)
         return [row.completion() for row in rows]
 
     def stream(

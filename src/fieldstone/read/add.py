@@ -40,7 +40,8 @@ def add_files(
     """Bring the library up to date with a file or folder; what stands there already is left alone.
 
     With `only`, absolute paths in the folder, no other files are looked at, nor forgotten, than these and
-    those below them.
+    those below them. That is for who follows a folder: what a person took out (`remove_sources`) stays out.
+    Without it a person adds all of it, and such files come back.
 
     A file's source is its path inside the folder that was added first above it. The sources of a second
     folder start with its name. Raises ReadError when there is no such path, WorkspaceError when two folders
@@ -59,6 +60,11 @@ def add_files(
         its = source.startswith(below) if at.is_dir() else source == below
         return its and _among(source.removeprefix(prefix), named)
 
+    left_out = library.left_out()
+    if only is not None:
+        found = [file for file in found if file.source not in left_out]
+    elif back := {source for source in left_out if covered(source)}:
+        library.take_back(back)
     return bring_in(library, label, found, covered, settings, progress)
 
 
@@ -114,7 +120,10 @@ def bring_in(
 
 
 def remove_sources(library: Library, patterns: Collection[str]) -> tuple[str, ...]:
-    """Forget the files of these sources (a folder's source stands for all in it); returns which they were."""
+    """Forget the files of these sources (a folder's source stands for all in it); returns which they were.
+
+    They stay out until somebody adds them again, though their folder is followed.
+    """
     files = library.files()
     gone = {
         source
@@ -122,6 +131,7 @@ def remove_sources(library: Library, patterns: Collection[str]) -> tuple[str, ..
         for pattern in patterns
         if source == pattern or source.startswith(pattern.rstrip("/") + "/")
     }
+    library.leave_out(gone)
     library.remove_files(gone)
     return tuple(sorted(gone))
 

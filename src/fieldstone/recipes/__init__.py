@@ -12,8 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldstone import models
 from fieldstone.errors import SettingsError
 from fieldstone.examples import write_lines
+from fieldstone.models import Loader
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added, add_files, remove_sources
 from fieldstone.read.resources import Server, add_resources
@@ -158,13 +160,14 @@ def update(
     paths: Sequence[Path | Server],
     progress: Progress = silent,
     only: Collection[Path] | None = None,
+    loader: Loader = models,
 ) -> Built:
     """Bring a workspace up to date with these files, folders and MCP servers, by the steps of its upkeep.
 
-    With `only`, as in `add_files`, nothing else in them is looked at.
+    With `only`, as in `add_files`, nothing else in them is looked at. The encoder comes from the `loader`.
     """
     steps = [step for step in load_recipe(settings.recipe).steps if step in UPKEEP]
-    return _run(steps, paths, workspace, settings, progress, only=only)
+    return _run(steps, paths, workspace, settings, progress, only=only, loader=loader)
 
 
 def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
@@ -194,6 +197,7 @@ def _run(
     questions: Sequence[Question] = (),
     force: bool = False,
     only: Collection[Path] | None = None,
+    loader: Loader = models,
 ) -> Built:
     check_tracker(settings.report_to)
     with workspace.writing():
@@ -209,6 +213,7 @@ def _run(
                 questions=_kept(workspace, "measured", questions),
                 force=force,
                 only=only,
+                loader=loader,
             )
             for step in steps:
                 began = time.perf_counter()

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fieldstone import models as all_models
 from fieldstone.examples import read_examples
 from fieldstone.in_use import (
     Part,
@@ -19,7 +20,7 @@ from fieldstone.in_use import (
     with_reranker,
 )
 from fieldstone.library import Library
-from fieldstone.models import Encoder, Generator, Reranker, load_encoder, load_generator, load_reranker
+from fieldstone.models import Encoder, Generator, Loader, Reranker
 from fieldstone.models.towers import passage_model
 from fieldstone.progress import Progress, silent
 from fieldstone.read.add import Added
@@ -44,7 +45,8 @@ class Build:
     """A build under way: what its steps share. Models are loaded when the first step asks for them.
 
     `teach` are the user's questions that join the examples, `questions` those that only measure. `force`
-    takes candidates into use that the gate turns down. `only`, as in `add_files`, narrows what is read.
+    takes candidates into use that the gate turns down. `only`, as in `add_files`, narrows what is read. The
+    models come from the `loader`.
     `made` is what the steps said of themselves so far.
     """
 
@@ -58,6 +60,7 @@ class Build:
     questions: Sequence[Question] = ()
     force: bool = False
     only: Collection[Path] | None = None
+    loader: Loader = all_models
     made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -78,15 +81,15 @@ class Build:
 
     def load_encoder(self, name: str) -> Encoder:
         """The encoder of that name, on the device of the settings."""
-        return self._load("encoder", load_encoder, name)
+        return self._load("encoder", self.loader.load_encoder, name)
 
     def load_generator(self, name: str) -> Generator:
         """The generator of that name, on the device of the settings."""
-        return self._load("generator", load_generator, name)
+        return self._load("generator", self.loader.load_generator, name)
 
     def load_reranker(self, name: str) -> Reranker:
         """The cross-encoder of that name, on the device of the settings."""
-        return self._load("reranker", load_reranker, name)
+        return self._load("reranker", self.loader.load_reranker, name)
 
     def _load(self, kind: str, load: Callable[..., Model], name: str) -> Model:
         models = self.settings.models

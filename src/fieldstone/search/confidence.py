@@ -55,7 +55,7 @@ class Figures:
 
 
 # What stands in for a figure that the search did not give: its mean on those questions.
-_USUAL_AGREEMENT = 0.89
+USUAL_AGREEMENT = 0.89
 _USUAL_LIFT = 0.7
 
 
@@ -71,7 +71,7 @@ def figures(
     lift = _USUAL_LIFT
     if "likelihood" in cited.scores and len(likelihoods) > 1:
         lift = cited.scores["likelihood"] - sum(likelihoods) / len(likelihoods)
-    return Figures(cited.scores.get("fused", _USUAL_AGREEMENT), coverage, lift, certainty)
+    return Figures(cited.scores.get("fused", USUAL_AGREEMENT), coverage, lift, certainty)
 
 
 def confidence(figures: Figures, weights: Weights) -> float:

@@ -34,6 +34,7 @@ class DenseIndex:
         self._lock = lock or Lock()
         self._held: set[str] | None = None
         self._version: tuple[int, int] | None = None
+        self._mark: object = None
 
     def over(self, library: Library) -> DenseIndex:
         """The same over another connection to the library, for another thread."""
@@ -56,6 +57,10 @@ class DenseIndex:
         if version == self._version:
             return
         with self._lock, self._library.snapshot():
+            mark = self._library.vectors_mark()
+            if mark == self._mark:  # an answer was kept, say
+                self._version = version
+                return
             in_use = self._library.meta("encoder")
             if not self._beside and in_use not in (None, self._encoder.fingerprint):
                 raise WorkspaceError(
@@ -71,7 +76,7 @@ class DenseIndex:
             batches = self._library.vectors(made_by, missing) if held else self._library.all_vectors(made_by)
             for ids, vectors in batches:
                 self._store.add(ids, vectors)
-        self._held, self._version = wanted, version
+        self._held, self._version, self._mark = wanted, version, mark
 
     def search(self, questions: Sequence[str], k: int, only: Collection[str] | None = None) -> list[Found]:
         """The `k` nearest passages of each question by cosine, among `only` where given."""

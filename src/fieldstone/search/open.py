@@ -25,7 +25,9 @@ def open_index(
     if how.mode != "lexical":
         encoder = loader.load_encoder(models.encoder, device=device, threads=threads, engine=engine)
         url = "memory:" if how.store == "library" else how.store
-        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, encoder.fingerprint))
+        # the library's own: others may keep theirs, of the same encoder, in the same place
+        collection = f"{library.id[:16]}-{encoder.fingerprint}"
+        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, collection))
     if how.rerank == "likelihood" and generator is None:
         generator = loader.load_generator(models.generator, device=device, threads=threads, engine=engine)
     if how.rerank == "cross-encoder":

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from fieldstone.errors import RequestError
 from fieldstone.serve.engine import Found, Reply
 from fieldstone.serve.events import EventStream, event
 from fieldstone.serve.served import Here, reply
@@ -21,6 +22,7 @@ from fieldstone.serve.shapes import (
     answer_as_json,
     hits_as_json,
 )
+from fieldstone.serve.share import shared_answer
 
 routes = APIRouter(prefix="/api")
 
@@ -56,7 +58,14 @@ async def ask(given: AskRequest, request: Request, here: Here) -> Response:
     With `stream` the events are `asked` (the question as it was understood), `hits`, `text` (pieces of the
     answer), and `answer` (the whole; its text counts, should it differ from the pieces) or `error`.
     """
-    engine = here.engine(request, given.workspace)
+    engine = here.engine(request, given.workspace, asking=True)
+    shared = given.shared or here.shares(request)
+    if shared and (given.stream or given.filter or given.history):
+        raise RequestError(
+            "what is shared is a whole answer to a question that stands by itself; leave out stream, filter "
+            "and history",
+            param="shared",
+        )
     only = given.filter.as_filter() if given.filter else None
     async with here.time() as limit:
         asked = await engine.self_contained(given.question, [turn.as_turn() for turn in given.history])
@@ -66,6 +75,8 @@ async def ask(given: AskRequest, request: Request, here: Here) -> Response:
             return EventStream(_told(engine.stream(asked, only), head, here), limit.when())
         got = await engine.ask(asked, only)
         await here.answered(id_, engine.name, given.question, asked, got)
+    if shared:
+        return reply({**head, **shared_answer(got.answer, got.sources, engine.settings.share)})
     return reply({**head, **answer_as_json(got.answer, got.sources)})
 
 

@@ -92,4 +92,4 @@ async def _followed(engine: Engine, stop: asyncio.Event) -> None:
         await engine.refresh()
 
     settings = choose_settings(None, engine.workspace.stored_settings())
-    await follow(engine.workspace, settings, changed, stop)
+    await follow(engine.workspace, settings, changed, stop, engine.borrow)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fieldstone.models import Generator, reads_long
 from fieldstone.prompts import NO_ANSWER, parse_rewritten, rewrite_prompt
-from fieldstone.serve.follow_up import brought_in, carried_over, follows, said
+from fieldstone.serve.follow_up import brought_in, carried_over, follows, language_asked, said
 
 HISTORY_TOKENS = 512
 """Of the conversation so far, so much is looked at: the newest turns."""
@@ -45,7 +45,8 @@ def self_contained(
     whatever else is asked at the time. Raises ModelError if the generator does.
     """
     turns = _newest(generator, history, budget)
-    if not turns or not (follows(question) or len(said(question)) < WHOLE):
+    language = language_asked(question, *(asked for asked, _ in turns))
+    if not turns or not (follows(question, language) or len(said(question, language)) < WHOLE):
         return question
     if reads_long(generator):
         prompt = rewrite_prompt(turns, question)
@@ -58,7 +59,12 @@ def self_contained(
 def faithful(written: str, turns: Sequence[tuple[str, str]], question: str) -> bool:
     """Whether a rewriting keeps what the question says, and says nothing that nobody has said."""
     known = " ".join([question, *(part for turn in turns for part in turn)])
-    return bool(written) and not brought_in(question, written) and not brought_in(written, known)
+    language = language_asked(question, *(asked for asked, _ in turns))
+    return (
+        bool(written)
+        and not brought_in(question, written, language)
+        and not brought_in(written, known, language)
+    )
 
 
 def _newest(generator: Generator, history: Sequence[Turn], budget: int) -> list[tuple[str, str]]:

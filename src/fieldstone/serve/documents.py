@@ -104,7 +104,8 @@ async def remove(
 ) -> Response:
     """Take a file out of the workspace; an upload is deleted.
 
-    What lies in a folder that was added stays there, and comes back with the next build of that folder.
+    What lies in a folder that was added stays there. It comes back when somebody builds or adds that folder
+    again, and not by itself where the folder is followed.
     """
     engine = here.engine(request, workspace, admin=True)
     async with here.time():

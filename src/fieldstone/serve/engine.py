@@ -12,7 +12,7 @@ from fieldstone.recipes import choose_settings
 from fieldstone.search import Filter
 from fieldstone.serve.batches import STOPPED, Batcher, apart
 from fieldstone.serve.conversation import Turn
-from fieldstone.serve.shared import SharedModels
+from fieldstone.serve.shared import Borrowed, SharedModels
 from fieldstone.serve.work import (
     Asked,
     Embedded,
@@ -52,10 +52,9 @@ class Engine:
     Models that other workspaces use as well are used in turns, a batch each (`shared`). What waits for a
     thread is worked on together (`batches`). An answer is of one version of the library.
 
-    A streamed answer is one of its batch. If it is the only one, and the generator reads the passages
-    together, its text comes piece by piece, and the thread is its own until it ends or its asker has gone;
-    what comes meanwhile waits and makes the next batch. With others in the batch all are written at once, and
-    the text comes as one piece: so a stream delays the others by one answer at most.
+    A streamed answer is one of its batch. Where the generator reads the passages together, its text comes
+    piece by piece, whether or not others are written at the same time. What comes meanwhile waits and makes
+    the next batch, and a batch whose askers have all gone is left.
 
     All that asks raises Busy when too much waits, NotReady until the models are loaded and after `stop`.
     """
@@ -178,6 +177,10 @@ class Engine:
                 self.problem = str(error)
             await asyncio.sleep(seconds)
 
+    def borrow(self) -> Borrowed:
+        """The models that the process has, for who works on the documents beside the answers."""
+        return Borrowed(self._models, self.settings.models)
+
     @property
     def ready(self) -> bool:
         """Whether it can be asked."""
@@ -193,7 +196,7 @@ class Engine:
         }
 
     def stop(self) -> None:
-        """Turn down what waits and what comes; streams end with their next piece."""
+        """Turn down what waits and what comes; a batch of streams alone ends with its next piece."""
         self._stopping = True
         for batcher in (self._answers, self._searches, self._embeddings):
             batcher.stop()

@@ -1,13 +1,17 @@
 """What a follow-up question leaves out, carried over by rule from the questions before it.
 
-The rule knows English. Of another language it sees only that a question is too short to stand by itself.
+The rule knows English best. Of the other languages of `fieldstone.languages` it knows the words that point
+elsewhere, and those that begin an addition; of all others it sees only that a question is too short to stand
+by itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 
+from fieldstone.languages import LANGUAGES, Language, language_of, words_of
 from fieldstone.search.words import index_words
 
 
@@ -51,26 +55,54 @@ KNOWN_BEFORE = 4
 """After so many words that say something, "it" stands for one of them."""
 
 
-def said(text: str) -> set[str]:
-    """The words of a text that say something, as the index knows them."""
-    return set(index_words(text)) - _EMPTY
+SHORT = 3
+"""A word of so many letters says nothing in a language that is not known here."""
+
+ENDING = 2
+"""So many letters of a word in another language than English may be its ending, if four stay before them."""
+
+ENGLISH = "en"
 
 
-def brought_in(text: str, known: str) -> set[str]:
+def language_asked(question: str, *before: str) -> str:
+    """The language of a question, or else of those before it; English where nothing tells."""
+    likely = language_of(" ".join(before))
+    ascii_alone = question.isascii() and all(map(str.isascii, before))
+    return language_of(question, likely) or likely or (ENGLISH if ascii_alone else "")
+
+
+def said(text: str, language: str = ENGLISH) -> set[str]:
+    """The words of a text that say something, as the index knows them.
+
+    In a language that is not known here these are those of four letters and more, and numbers.
+    """
+    words = set(index_words(text))
+    if language == ENGLISH:
+        return words - _EMPTY
+    if language in LANGUAGES:
+        return words - _empty_words(language)
+    return {word for word in words if len(word) > SHORT or not word.isalpha()}
+
+
+def brought_in(text: str, known: str, language: str = ENGLISH) -> set[str]:
     """The words of `text` that say something and stand nowhere in `known`.
 
-    Of scripts without spaces, where words are pairs of characters, both characters must stand there.
+    Of scripts without spaces, where words are pairs of characters, both characters must stand there. In other
+    languages than English a word may stand there with another ending.
     """
     words = set(index_words(known))
     return {
         word
-        for word in said(text) - words
-        if word.isascii() or len(word) > FEW or not all(letter in known for letter in word)
+        for word in said(text, language) - words
+        if (word.isascii() or len(word) > FEW or not all(letter in known for letter in word))
+        and (language == ENGLISH or not _stands_otherwise(word, words))
     }
 
 
-def follows(question: str) -> bool:
+def follows(question: str, language: str = ENGLISH) -> bool:
     """Whether it can only be understood by what was asked before."""
+    if language != ENGLISH:
+        return _follows_elsewhere(question, language)
     words = [match[0].casefold() for match in _WORD.finditer(question)]
     telling = said(question)
     if not words:
@@ -96,9 +128,54 @@ def carried_over(turns: Sequence[tuple[str, str]], question: str) -> str:
     return asked
 
 
+def _follows_elsewhere(question: str, language: str) -> bool:
+    """The same of a language that is not English."""
+    its = LANGUAGES.get(language)
+    written = words_of(question)
+    words = [word.casefold() for word in written]
+    if its is None:
+        return 0 < len(words) <= FEW
+    if not its.spaced:
+        return _follows_unspaced("".join(written), its)
+    if not words:
+        return False
+    if words[0] in its.opening or _points_elsewhere(written, its):
+        return True
+    telling = [word for word in words if word not in its.empty]
+    if not any(word in its.asking for word in words):
+        return len(telling) <= FEW
+    named = any(word[:1].isupper() or word[:1].isdigit() for word in written[1:])
+    return len(telling) <= 1 and not (telling and named)
+
+
+def _points_elsewhere(written: Sequence[str], language: Language) -> bool:
+    """Whether a word points at something that no word before it may be."""
+    named, telling = False, 0
+    for place, word in enumerate(written):
+        plain = word.casefold()
+        capital = place > 0 and word[:1].isupper()  # German "Sie" is who is asked
+        if plain in language.pointing and not capital and not named and telling < FEW:
+            return True
+        named = named or capital or word[:1].isdigit()
+        telling += plain not in language.empty
+    return False
+
+
+def _follows_unspaced(letters: str, language: Language) -> bool:
+    """Of a script without spaces: how it begins and ends, what it points at, how little it says."""
+    first = letters[: 2 * KNOWN_BEFORE]  # what is named before it may be what a later word points at
+    begins = any(letters.startswith(word) for word in language.opening)
+    ends = letters == first and letters.endswith(("呢", "は"))
+    points = any(word in first for word in language.pointing)
+    return bool(letters) and (begins or ends or points or len(letters) <= KNOWN_BEFORE)
+
+
 def _joined(before: str, answered: str, question: str) -> str:
-    if not before or not follows(question):
+    language = language_asked(question, before)
+    if not before or not follows(question, language):
         return question
+    if language != ENGLISH:
+        return _joined_elsewhere(before, question, language)
     opening = _OPENING.match(question)
     rest = question[opening.end() if opening else 0 :].strip(" ?")
     words = [match[0].casefold() for match in _WORD.finditer(rest)]
@@ -112,10 +189,27 @@ def _joined(before: str, answered: str, question: str) -> str:
     return f"{question.rstrip(' ?')} ({_topic(before)})?"
 
 
-def _other_number(before: str, rest: str) -> str:
+def _joined_elsewhere(before: str, question: str, language: str) -> str:
+    """Another number in the question before, or else what that was about behind the question."""
+    its = LANGUAGES.get(language)
+    rest = question.strip(" ?¿？")
+    if its is not None and its.spaced and rest.partition(" ")[0].casefold() in its.opening:
+        rest = rest.partition(" ")[2]
+    if swapped := _other_number(before, rest, language):
+        return swapped
+    spaced = its is None or its.spaced
+    if spaced and not any(word.casefold() in (its.asking if its else ()) for word in words_of(rest)):
+        return f"{before.rstrip(' ?')}, {rest}?"
+    plain = before.strip(" ?¿？").replace(" (", ", ").replace(")", "")
+    words = [word for word in plain.split() if said(word, language)] if spaced else [plain]
+    mark = "？" if not spaced else "?"
+    return f"{question.rstrip(' ?？')} ({' '.join(words) or plain}){mark}"
+
+
+def _other_number(before: str, rest: str, language: str = ENGLISH) -> str:
     """The question before with the other number: "What is the depth at berth 7?", "And berth 8?"."""
     said_now = list(_NUMBERED.finditer(rest))
-    if len(said_now) != 1 or said(rest) != said(said_now[0][0]):
+    if len(said_now) != 1 or said(rest, language) != said(said_now[0][0], language):
         return ""
     thing, number = said_now[0].groups()
     places = [m for m in _NUMBERED.finditer(before) if m[1].casefold() == thing.casefold()]
@@ -196,3 +290,15 @@ def _inside(question: str, pronoun: str, words: Sequence[str]) -> bool:
     return len(said(" ".join(words))) >= KNOWN_BEFORE or any(
         (name[:1].isupper() and name != "I") or name[:1].isdigit() for name in names
     )
+
+
+@cache
+def _empty_words(language: str) -> frozenset[str]:
+    """The words of a language that say nothing, as the index knows them."""
+    return frozenset(index_words(" ".join(LANGUAGES[language].empty)))
+
+
+def _stands_otherwise(word: str, words: Collection[str]) -> bool:
+    """Whether a word stands among others with another ending."""
+    stem = word[: max(SHORT + 1, len(word) - ENDING)]
+    return word.isalpha() and len(word) > SHORT and any(other.startswith(stem) for other in words)

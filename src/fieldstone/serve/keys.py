@@ -1,6 +1,7 @@
 """API keys: random tokens that are shown once, kept as hashes in a file that only its owner reads.
 
-A key opens all workspaces or some by name; with `admin` it may also change them.
+A key opens all workspaces or some by name; with `admin` it may also change them, and one for `asking` may
+ask questions and do nothing else.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Key:
     admin: bool
     made: str
     last4: str
+    asking: bool = False
 
 
 def usual_file() -> Path:
@@ -86,11 +88,21 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     return keys
 
 
-def make_key(path: Path, name: str, workspaces: tuple[str, ...] | None = None, *, admin: bool = False) -> str:
+def make_key(
+    path: Path,
+    name: str,
+    workspaces: tuple[str, ...] | None = None,
+    *,
+    admin: bool = False,
+    asking: bool = False,
+) -> str:
     """Make a key of this name; returns the token, which cannot be had again.
 
-    Raises KeysError if there is one of that name, or if the file is damaged.
+    Raises KeysError if there is one of that name, if it would be for `asking` alone and for everything
+    (`admin`), or if the file is damaged.
     """
+    if admin and asking:
+        raise KeysError("a key is for asking alone, or it is an admin's; leave one out")
     if not name.strip() or not name.isprintable():
         raise KeysError(f"{name!r} is no name for a key; say who or what will use it, such as reading-room")
     token = PREFIX + secrets.token_urlsafe(32)
@@ -99,7 +111,7 @@ def make_key(path: Path, name: str, workspaces: tuple[str, ...] | None = None, *
         keys = read_keys(path)
         if any(key.name == name for key in keys):
             raise KeysError(f"there is a key named {name!r}; choose another name, or revoke that one first")
-        _write(path, (*keys, Key(name, _hash(token), workspaces, admin, made, token[-4:])))
+        _write(path, (*keys, Key(name, _hash(token), workspaces, admin, made, token[-4:], asking)))
     return token
 
 
@@ -144,9 +156,9 @@ class Keys:
                 found = key
         return found
 
-    def allows(self, token: str | None, workspace: str, admin: bool = False) -> bool:
-        """Whether this token opens the workspace of that name, as `admin` or to read."""
-        return opens(self.of(token), workspace, admin)
+    def allows(self, token: str | None, workspace: str, admin: bool = False, *, asking: bool = False) -> bool:
+        """Whether this token opens the workspace of that name, as `admin` or to read, or for `asking`."""
+        return opens(self.of(token), workspace, admin, asking=asking)
 
     def _current(self) -> tuple[Key, ...]:
         stamp = _stamp(self.path)
@@ -160,9 +172,9 @@ class Keys:
         return self._keys
 
 
-def opens(key: Key | None, workspace: str, admin: bool = False) -> bool:
-    """Whether a key opens the workspace of that name."""
-    if key is None or (admin and not key.admin):
+def opens(key: Key | None, workspace: str, admin: bool = False, *, asking: bool = False) -> bool:
+    """Whether a key opens the workspace of that name; one for asking alone does only for `asking`."""
+    if key is None or (admin and not key.admin) or (key.asking and not asking):
         return False
     return key.workspaces is None or workspace in key.workspaces
 

@@ -20,6 +20,17 @@ requests.setLevel(logging.WARNING)  # a line a request is for machines
 _FACTS = "facts"
 
 
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "\ufffd")
+
+
+class PlainLines(logging.Formatter):
+    """A record on one line, whatever a file or a client is called: nobody writes lines of their own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is logging's)
+        """The line, without a traceback."""
+        return super().formatMessage(record).translate(_CONTROLS)
+
+
 class JsonLines(logging.Formatter):
     """A record as an object on one line: time (UTC), level, logger, message, and what a request was."""
 
@@ -40,7 +51,7 @@ class JsonLines(logging.Formatter):
 def set_up(kind: Literal["plain", "json"], level: int) -> None:
     """Log to stderr, all libraries together; `level` is that of what Fieldstone says itself."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if kind == "json" else logging.Formatter(PLAIN))
+    handler.setFormatter(JsonLines() if kind == "json" else PlainLines(PLAIN))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("fieldstone").setLevel(level)
     if kind == "json":

@@ -29,8 +29,8 @@ class Access(Protocol):
         """The key that this token is, if it is one."""
         ...
 
-    def allows(self, token: str | None, workspace: str, admin: bool = False) -> bool:
-        """Whether this token opens the workspace of that name, as `admin` or to read."""
+    def allows(self, token: str | None, workspace: str, admin: bool = False, *, asking: bool = False) -> bool:
+        """Whether this token opens the workspace of that name, as `admin` or to read, or for `asking`."""
         ...
 
 
@@ -45,46 +45,49 @@ class Served:
         metrics: Metrics,
     ) -> None:
         self.engines, self.access, self.settings, self.metrics = dict(engines), access, settings, metrics
-        self.upkeep = {name: Upkeep(engine.workspace) for name, engine in engines.items()}
+        self.upkeep = {name: Upkeep(engine.workspace, engine.borrow) for name, engine in engines.items()}
         self.stopping = asyncio.Event()
         self.answers = {
             name: Answers(engine.workspace.library(), engine.settings.feedback)
             for name, engine in engines.items()
         }
 
-    def engine(self, request: Request, workspace: str | None, *, admin: bool = False) -> Engine:
+    def engine(
+        self, request: Request, workspace: str | None, *, admin: bool = False, asking: bool = False
+    ) -> Engine:
         """The workspace that a request is about; without a name the first one that the asker's key opens.
 
-        Raises RequestError where there is none of that name, or where the key does not open it.
+        `asking`: also with a key that is for asking alone, which then gets what is shared (`shares`). Raises
+        RequestError where there is none of that name, or where the key does not open it.
         """
-        engine = self._found(request, workspace, admin)
+        engine = self._found(request, workspace, admin, asking)
         request.state.workspace = engine.name  # the log tells it
         return engine
 
-    def _found(self, request: Request, workspace: str | None, admin: bool) -> Engine:
+    def _found(self, request: Request, workspace: str | None, admin: bool, asking: bool) -> Engine:
         token = _token(request)
         if workspace is None:
-            opened = self.opened(request, admin=admin)
+            opened = self.opened(request, admin=admin, asking=asking)
             if opened:
                 return opened[0]
-        elif self.access is None or self.access.allows(token, workspace, admin):
+        elif self.access is None or self.access.allows(token, workspace, admin, asking=asking):
             if workspace in self.engines:
                 return self.engines[workspace]
-            known = ", ".join(engine.name for engine in self.opened(request))
+            known = ", ".join(engine.name for engine in self.opened(request, asking=asking))
             raise RequestError(
                 f"there is no workspace {workspace[:100]!r} here; there is {known}",
                 status=404,
                 code="no_such_workspace",
                 param="workspace",
             )
-        if not token or not self.opened(request):
+        if not token or not self.opened(request, asking=True):
             raise RequestError(
                 "this needs a key: send it as Authorization: Bearer KEY" if not token else "no such key",
                 status=401,
                 code="invalid_api_key",
             )
         raise RequestError(
-            "this key may only read" if admin else "this key does not open that workspace",
+            "this key may only read" if admin else "this key does not open that",
             status=403,
             code="not_allowed",
         )
@@ -117,6 +120,11 @@ class Served:
         key = self.access.of(_token(request)) if self.access is not None else None
         return key.name if key is not None else ""
 
+    def shares(self, request: Request) -> bool:
+        """Whether the asker's key is for asking alone: then an answer goes out as the policy has it."""
+        key = self.access.of(_token(request)) if self.access is not None else None
+        return key is not None and key.asking
+
     def stop(self) -> None:
         """Turn down what waits and what comes, so that what is under way can end."""
         for engine in self.engines.values():
@@ -131,12 +139,13 @@ class Served:
         for answers in self.answers.values():
             answers.close()
 
-    def opened(self, request: Request, *, admin: bool = False) -> list[Engine]:
+    def opened(self, request: Request, *, admin: bool = False, asking: bool = False) -> list[Engine]:
         """The workspaces that the asker's key opens."""
         if self.access is None:
             return list(self.engines.values())
         token = _token(request)
-        return [e for name, e in self.engines.items() if self.access.allows(token, name, admin)]
+        allows = self.access.allows
+        return [its for name, its in self.engines.items() if allows(token, name, admin, asking=asking)]
 
 
 def _token(request: Request) -> str | None:

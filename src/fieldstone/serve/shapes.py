@@ -76,6 +76,9 @@ class AskRequest(_Given):
     workspace: Short | None = Field(None, description="Which workspace; the first one if not said.")
     filter: FilterGiven | None = None
     stream: bool = Field(False, description="Tell it as it happens, as server-sent events.")
+    shared: bool = Field(
+        False, description="Give only what the settings `share` allow to go to other sites; not with stream."
+    )
 
 
 class PassageShape(BaseModel):

@@ -20,13 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from fieldstone import models
 from fieldstone.errors import ModelError
 from fieldstone.models import BACKENDS, Encoder, Generator, Reranker, Vectors
 from fieldstone.records import fingerprint
+from fieldstone.settings import ModelSettings
 
 if TYPE_CHECKING:
     Shelf = WeakValueDictionary[tuple[object, ...], "_Held"]
+
+PASSAGES = 8
+"""So many are embedded in a turn: a search may come in between, while files are worked in."""
 
 APART = ("http", "https", "dual")
 """A model server takes many at a time; `dual` names two models, whose folders are not looked into."""
@@ -92,24 +98,27 @@ class SharedModels:
 
 
 class Borrowed:
-    """The models of one workspace as it is open: a `Loader` over those of the process."""
+    """The models of one workspace as it is open: a `Loader` over those of the process.
 
-    def __init__(self, shared: SharedModels) -> None:
-        self._shared = shared
+    With `how`, they are loaded on its device, threads and engine, whatever is asked for.
+    """
+
+    def __init__(self, shared: SharedModels, how: ModelSettings | None = None) -> None:
+        self._shared, self._how = shared, how
         self._answering: list[_Held] = []
 
     def load_encoder(
         self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
     ) -> Encoder:
         """The encoder of that name; each call of it waits for its turn."""
-        held = self._shared.held("encoder", models.load_encoder, name, device, threads, engine)
+        held = self._held("encoder", models.load_encoder, name, device, threads, engine)
         return _EncoderInTurn(held)
 
     def load_reranker(
         self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
     ) -> Reranker:
         """The reranker of that name, to be used within `turn`."""
-        held = self._shared.held("reranker", models.load_reranker, name, device, threads, engine)
+        held = self._held("reranker", models.load_reranker, name, device, threads, engine)
         self._answering.append(held)
         model: Reranker = held.model
         return model
@@ -118,10 +127,17 @@ class Borrowed:
         self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
     ) -> Generator:
         """The generator of that name, to be used within `turn`."""
-        held = self._shared.held("generator", models.load_generator, name, device, threads, engine)
+        held = self._held("generator", models.load_generator, name, device, threads, engine)
         self._answering.append(held)
         model: Generator = held.model
         return model
+
+    def _held(
+        self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None, engine: str
+    ) -> _Held:
+        if self._how is not None:
+            device, threads, engine = self._how.device, self._how.threads or None, self._how.engine
+        return self._shared.held(kind, load, name, device, threads, engine)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -150,9 +166,16 @@ class _EncoderInTurn:
             return self._encoder.encode_queries(texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """One row a passage."""
-        with self._held.turns:
-            return self._encoder.encode_passages(texts)
+        """One row a passage; others get their turn after every few, long ones with long ones."""
+        if len(texts) <= PASSAGES:
+            with self._held.turns:
+                return self._encoder.encode_passages(texts)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for start in range(0, len(order), PASSAGES):
+            places = order[start : start + PASSAGES]
+            vectors[places] = self.encode_passages([texts[place] for place in places])
+        return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens."""

@@ -8,13 +8,14 @@ import os
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fieldstone import recipes
+from fieldstone import models, recipes
 from fieldstone.errors import NotReady, RequestError, WorkspaceError
+from fieldstone.models import Loader
 from fieldstone.serve.batches import STOPPED, apart
 from fieldstone.workspace import Workspace
 
@@ -30,10 +31,12 @@ AGAIN = 5.0
 class Upkeep:
     """One workspace's uploads: kept at once, worked in one after the other, removed when asked.
 
-    What was kept before a kill is worked in after the next start.
+    What was kept before a kill is worked in after the next start. The encoder is one that the process has
+    already, where there is somebody to `borrow` from.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, borrow: Callable[[], Loader] = lambda: models) -> None:
+        self._borrow = borrow
         self.workspace, self.folder = workspace, workspace.path.resolve() / LABEL
         self._wanted, self._turn = asyncio.Event(), asyncio.Lock()
         self._waiting: set[str] = set()
@@ -55,6 +58,7 @@ class Upkeep:
             for name, content in files:
                 partials.append(self.folder / f".{secrets.token_hex(8)}.partial")
                 _write(partials[-1], name, content, most_bytes)
+            self._take_back([f"{LABEL}/{name}" for name in names])
             for name, written in zip(names, partials, strict=True):
                 written.replace(self.folder / name)
             _sync(self.folder)
@@ -133,19 +137,21 @@ class Upkeep:
         there = {f"{LABEL}/{path.name}" for path in self.folder.glob("[!.]*")}
         library = self.workspace.library()
         try:
-            files, counts = library.files(), library.counts()
+            files, counts, left_out = library.files(), library.counts(), library.left_out()
         finally:
             library.close()
         gone = {source for source, row in files.items() if row.root == LABEL} - there
         unfinished = bool(counts.unsplit or counts.embedded < counts.passages)
-        new = there - files.keys()
+        new = there - files.keys() - left_out
         return sorted(new) if new or gone or unfinished else None
 
     def _work_in(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self._own_root()
         settings = recipes.choose_settings(None, self.workspace.stored_settings())
-        recipes.update(self.workspace, settings, [self.folder], self._tell)
+        recipes.update(
+            self.workspace, settings, [self.folder], self._tell, only=[self.folder], loader=self._borrow()
+        )
 
     def _own_root(self) -> None:
         """Make the folder one of the library's: also where it lies in another one of them, or has moved."""
@@ -160,6 +166,13 @@ class Upkeep:
                     "rename it and build it anew, or upload to another workspace"
                 )
             library.add_root(LABEL, str(self.folder))
+        finally:
+            library.close()
+
+    def _take_back(self, sources: Sequence[str]) -> None:
+        library = self.workspace.library()
+        try:
+            library.take_back(sources)
         finally:
             library.close()
 

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from watchfiles import awatch
 
+from fieldstone import models
 from fieldstone.errors import FieldstoneError
+from fieldstone.models import Loader
 from fieldstone.read.find import excluded, source_of
 from fieldstone.recipes import update
 from fieldstone.serve.batches import apart
@@ -61,13 +63,15 @@ async def follow(
     settings: Settings,
     changed: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
+    borrow: Callable[[], Loader] = lambda: models,
 ) -> None:
     """Keep the workspace up to date with its folders until `stop` is set; `changed` is awaited after changes.
 
     It begins with what changed while nobody looked. Folders that go, come back or are added are noticed. The
-    `settings` are written to the workspace, as `fieldstone add` does.
+    `settings` are written to the workspace, as `fieldstone add` does. The encoder is one that the process has
+    already, where there is somebody to `borrow` from.
     """
-    waiting = _Waiting(workspace, settings)
+    waiting = _Waiting(workspace, settings, borrow)
     while not stop.is_set():
         folders = await asyncio.to_thread(followed, workspace)
         waiting.look_at(folders)
@@ -116,8 +120,8 @@ async def _changes(folders: Sequence[Path], stop: asyncio.Event) -> AsyncGenerat
 class _Waiting:
     """What has changed and is not in the library yet."""
 
-    def __init__(self, workspace: Workspace, settings: Settings) -> None:
-        self._workspace, self._settings = workspace, settings
+    def __init__(self, workspace: Workspace, settings: Settings, borrow: Callable[[], Loader]) -> None:
+        self._workspace, self._settings, self._borrow = workspace, settings, borrow
         self._own = workspace.path.resolve()
         self._folders: Sequence[Path] = ()
         self._since: dict[Path, tuple[tuple[int, ...], float]] = {}  # path -> what it looks like, since when
@@ -189,7 +193,7 @@ class _Waiting:
                     "%s is empty, and perhaps not mounted: its documents stay in the library", folder
                 )
                 continue
-            built = update(self._workspace, self._settings, [folder], only=its)
+            built = update(self._workspace, self._settings, [folder], only=its, loader=self._borrow())
             added = built.added
             news |= bool(added.read or added.removed or added.unread)
             news |= bool(built.made["split"]["passages"] or built.made["index"]["embedded"])

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fieldstone.answer import Read, System, conclude, open_system, read, stream_answer, way_of_reading
+from fieldstone.answer import Read, System, conclude, open_system, read
 from fieldstone.errors import NotReady, RequestError
 from fieldstone.in_use import TRUST, choices
 from fieldstone.library import Library
@@ -86,12 +86,22 @@ class Wanted:
 
 @dataclass(slots=True)
 class Asked:
-    """A question to answer; `tell` hears what is known early, until the asker is `gone`."""
+    """A question to answer; `tell` hears what is known early, until the asker is `gone`.
+
+    `told` is the text that it has heard so far.
+    """
 
     question: str
     filter: Filter | None
     tell: Callable[[Found | str], None] | None = None
     gone: bool = False
+    told: str = ""
+
+    def tell_text(self, text: str) -> None:
+        """Tell what this text has more than what was told; nothing where it is another one."""
+        if self.tell is not None and not self.gone and text != self.told and text.startswith(self.told):
+            self.tell(text[len(self.told) :])
+            self.told = text
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +147,8 @@ def answer_all(
 
     These searches take the second look that answering takes.
 
-    A question that comes alone is written in pieces where it can be, until its asker has gone or we are
-    `stopping`.
+    Text that can be told in pieces is, to those that want to hear it. The writing ends early where nobody is
+    left who waits for it: the askers have gone, or want to hear pieces while we are `stopping`.
     """
     outcomes: dict[int, Reply | str | Found | Exception] = {}
     questions = [(number, its) for number, its in enumerate(asked) if isinstance(its, Asked)]
@@ -155,14 +165,10 @@ def answer_all(
             opened.models.turn,
         )
         outcomes |= {number: its for (number, _), its in zip(searches, found, strict=True)}
-    if len(questions) == 1 and _streams(opened.system, questions[0][1]):
-        number, alone = questions[0]
-        outcomes[number] = _in_pieces(opened, alone, stopping)
-    else:
-        for filter, places in _alike([its.filter for _, its in questions]).items():
-            some = [questions[place] for place in places]
-            replies = _together(opened, [its for _, its in some], filter)
-            outcomes |= {number: reply for (number, _), reply in zip(some, replies, strict=True)}
+    for filter, places in _alike([its.filter for _, its in questions]).items():
+        some = [questions[place] for place in places]
+        replies = _together(opened, [its for _, its in some], filter, stopping)
+        outcomes |= {number: reply for (number, _), reply in zip(some, replies, strict=True)}
     return [outcomes[number] for number in range(len(asked))]
 
 
@@ -202,31 +208,33 @@ def _made_self_contained(system: System, its: FollowUp) -> str | Exception:
         return error
 
 
-def _streams(system: System, asked: Asked) -> bool:
-    together = way_of_reading(system.generator, system.settings.answer) == "together"
-    return asked.tell is not None and together
+class _Left(Exception):
+    """Nobody waits any more for what is being written."""
 
 
-def _in_pieces(opened: Opened, asked: Asked, stopping: Callable[[], bool]) -> Reply | Exception:
-    assert asked.tell is not None
-    system = opened.system
-    with _one_version(system.index), opened.models.turn():
-        for part in stream_answer(system, asked.question, asked.filter, _telling(system, [asked])):
-            if isinstance(part, Answer):
-                return _reply(system, asked.question, part)
-            if asked.gone:
-                break
-            if stopping():
-                return NotReady(STOPPED)
-            asked.tell(part)
-    return RequestError("the asker has gone", status=499, code="gone")
-
-
-def _together(opened: Opened, asked: Sequence[Asked], filter: Filter | None) -> list[Reply | Exception]:
+def _together(
+    opened: Opened, asked: Sequence[Asked], filter: Filter | None, stopping: Callable[[], bool]
+) -> list[Reply | Exception]:
     """The answers to several questions, written at once."""
     system = opened.system
+
+    def telling(its: Asked) -> Callable[[str], None]:
+        def tell(text: str) -> None:
+            if all(one.tell is not None and (one.gone or stopping()) for one in asked):
+                raise _Left
+            its.tell_text(text)
+
+        return tell
+
+    wrote = [telling(its) if its.tell is not None else None for its in asked]
     with _one_version(system.index), opened.models.turn():
-        reads = read(system, [its.question for its in asked], filter, told=_telling(system, asked))
+        try:
+            reads = read(
+                system, [its.question for its in asked], filter, told=_telling(system, asked), wrote=wrote
+            )
+        except _Left:
+            gone = RequestError("the asker has gone", status=499, code="gone")
+            return [gone if its.gone else NotReady(STOPPED) for its in asked]
         return [_concluded(system, its, what) for its, what in zip(asked, reads, strict=True)]
 
 
@@ -235,8 +243,7 @@ def _concluded(system: System, asked: Asked, what: Read) -> Reply | Exception:
         reply = _reply(system, asked.question, conclude(system, what))
     except Exception as error:  # of this one
         return error
-    if asked.tell is not None:
-        asked.tell(reply.answer.text)
+    asked.tell_text(reply.answer.text)
     return reply
 
 

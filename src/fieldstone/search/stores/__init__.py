@@ -70,7 +70,8 @@ Opener = Callable[[str, int, str], Store]
 def open_store(url: str, dimension: int, collection: str) -> Store:
     """The store at `url` for vectors of this dimension; made if there is none.
 
-    `collection` is the fingerprint of the encoder: a vector never meets an encoder that did not make it.
+    `collection` names a library and the encoder of its vectors: a vector never meets an encoder that did not
+    make it, and no library takes out what another one keeps in the same place.
     Raises StoreError where the store cannot be opened, MissingExtra where its package is not installed.
     """
     scheme = url.partition(":")[0]

@@ -73,7 +73,7 @@ def tune_generator(
     if finished := finished_before(into, key):
         return finished
     check_method(tuning.method, where)
-    texts = _texts(load_generator(base, device=device, threads=threads), rows)
+    texts, starts = _texts(load_generator(base, device=device, threads=threads), rows)
     lengths = [len(prompt) + len(learnt) for prompt, learnt in texts]
     dtype = "bfloat16" if pick_dtype(where) == "bfloat16" else "float32"  # float16 gradients would underflow
     with torch.random.fork_rng([where] if where.startswith("cuda") else []):
@@ -93,24 +93,28 @@ def tune_generator(
             write=lambda target: merge(base, folder, tuning, threads, learnt, target),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
             base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
-            too_long=len(rows) - len(texts), device=where, dtype=dtype, seed=seed, began=began,
-            progress=progress,
+            starts=starts if tuning.packing else (), too_long=len(rows) - len(texts), device=where,
+            dtype=dtype, seed=seed, began=began, progress=progress,
         )  # fmt: skip
 
 
-def _texts(generator: Generator, rows: Sequence[Row]) -> list[Text]:
-    """The tokens of each row's prompt and those to learn after it, for the rows that fit into the context."""
+def _texts(generator: Generator, rows: Sequence[Row]) -> tuple[list[Text], list[str]]:
+    """The tokens of each row's prompt and those to learn after it, and what the prompt starts with.
+
+    Rows that do not fit into the context are left out.
+    """
     if not isinstance(generator, CausalGenerator):
         raise ModelError(f"{generator.name} is no causal model; tune an encoder-decoder with tune_seq2seq")
-    texts = []
+    texts, starts = [], []
     for row in rows:
         prefix, rest = generator.prompt_ids(row.prompt)
         learnt = generator.completion_ids(row.completion) + generator.end_ids(row.prompt)
         if len(prefix) + len(rest) + len(learnt) <= generator.context_tokens:
             texts.append((prefix + rest, learnt))
+            starts.append(row.prompt.prefix)
     if not texts:
         raise ModelError(
             f"none of {len(rows)} rows fits into the {generator.context_tokens} tokens of {generator.name}; "
             "give rows, with fewer or shorter passages"
         )
-    return texts
+    return texts, starts

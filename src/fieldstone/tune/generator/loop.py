@@ -32,6 +32,7 @@ def run_steps(
     learnt: Mapping[str, torch.Tensor],
     tuning: GeneratorTuning,
     lengths: Sequence[int],
+    starts: Sequence[str] = (),
     too_long: int,
     device: str,
     dtype: str,
@@ -43,17 +44,16 @@ def run_steps(
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
     folder of what is learnt so far; `dev_score` is asked about a model by its name. `lengths`: tokens of each
-    row, besides which `too_long` rows were left out.
+    row, besides which `too_long` rows were left out; `starts`: what each begins with, as in `batches_of`.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
     work = work_of(into)
     an_epoch = math.ceil(len(lengths) / tuning.batch)
     steps = an_epoch * tuning.epochs
     checks = {math.ceil(n * an_epoch / tuning.checks) for n in range(tuning.checks * tuning.epochs + 1)}
-    batches = [
-        [],
-        *(batch for epoch in range(tuning.epochs) for batch in batches_of(lengths, tuning, seed, epoch)),
-    ]
+    batches: list[list[int]] = [[]]
+    for epoch in range(tuning.epochs):
+        batches += batches_of(lengths, tuning, seed, epoch, starts)
     optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
     history = resumed(work, key, learnt, optimizer)
     before, saved, pause = history.seconds, began, SAVED_EVERY
@@ -104,12 +104,24 @@ def run_steps(
     return tuned
 
 
-def batches_of(lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int) -> list[list[int]]:
-    """The rows in batches of like length, the batches in random order."""
+def batches_of(
+    lengths: Sequence[int], tuning: GeneratorTuning, seed: int, epoch: int, starts: Sequence[str] = ()
+) -> list[list[int]]:
+    """The rows in batches of like length, the batches in random order.
+
+    With `starts`, rows that begin with the same stay together.
+    """
     chance = random.Random(f"{seed} {epoch}")
     order = list(range(len(lengths)))
     chance.shuffle(order)
-    order.sort(key=lambda i: lengths[i] + chance.uniform(-0.1, 0.1) * lengths[i])  # new company each epoch
+    groups: dict[object, list[int]] = {}
+    for i in order:
+        groups.setdefault(starts[i] if starts else i, []).append(i)
+
+    def length(group: list[int]) -> float:  # new company each epoch
+        return lengths[group[0]] + chance.uniform(-0.1, 0.1) * lengths[group[0]]
+
+    order = [i for group in sorted(groups.values(), key=length) for i in group]
     batches = [order[start : start + tuning.batch] for start in range(0, len(order), tuning.batch)]
     chance.shuffle(batches)
     return batches

@@ -9,7 +9,8 @@ teacher_temperature) || softmax(cosine / student_temperature)) over the candidat
 (REPLUG, Shi et al. 2023; RA-DIT, Lin et al. 2024): the scores are the generator's, of the question's answer
 after each candidate. `margin` (GPL, Wang et al. 2022, equation 3; the loss of Hofstätter et al. 2020): a
 teacher has scored the passage and mined negatives, and the encoder learns by how much the one scores above
-the other, the mean of ((cos(q, p) - cos(q, n)) - (T(q, p) - T(q, n)))^2.
+the other, the mean of ((cos(q, p) - cos(q, n)) - (T(q, p) - T(q, n)))^2; T may lie between the teacher's
+scores and the cosines of before (`retriever.teacher`).
 
 With `towers = query` the passages' encoder stays as it is, and so do all passages' vectors: only the
 questions' side learns, all its weights, low-rank adapters in them, or a small map on its vectors.
@@ -160,6 +161,8 @@ def tune_retriever(
     precision = "bfloat16" if pick_dtype(where, dtype) == "bfloat16" else "float32"
     encoder = load_encoder(base, device=where, threads=threads, dtype=dtype)
     frozen = freeze(rows, encoder, known or {}, progress) if tuning.towers == "query" else None
+    if tuning.loss == "margin" and tuning.teacher < 1:
+        rows = _halfway(rows, encoder, tuning.teacher)
     read = {text for row in rows for text in (row.texts[:1] if frozen else row.texts)}
     plan = plan_steps(rows, tuning.batch, tuning.epochs, seed)
     from fieldstone.tune.retriever.sentences import train  # only now: it loads torch
@@ -327,6 +330,26 @@ def _margins(rows: Sequence[Row], wanted: float) -> list[Row]:
         raise QuestionsError("the teacher scores every passage alike: there is nothing to learn from it")
     factor = wanted / spread
     return [replace(row, scores=tuple(factor * score for score in row.scores)) for row in rows]
+
+
+def _halfway(rows: Sequence[Row], encoder: Encoder, share: float) -> list[Row]:
+    """The rows with targets between the cosines that the encoder gives now and the teacher's scores.
+
+    What both agree on then asks for nothing, and the rest of the space stays as it is.
+    """
+    texts = list(dict.fromkeys(text for row in rows for text in row.texts[1:]))
+    vectors = dict(zip(texts, encoder.encode_passages(texts), strict=True))
+    asked = encoder.encode_queries([row.texts[0] for row in rows])
+    return [
+        replace(
+            row,
+            scores=tuple(
+                share * score + (1 - share) * float(question @ vectors[text])
+                for score, text in zip(row.scores, row.texts[1:], strict=True)
+            ),
+        )
+        for row, question in zip(rows, asked, strict=True)
+    ]
 
 
 def _softmax(scores: Sequence[float], temperature: float) -> list[float]:

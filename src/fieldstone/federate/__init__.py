@@ -1,0 +1,1 @@
+"""Federation: what is tuned at many sites becomes one, and no document moves."""
