@@ -69,6 +69,9 @@ class ModelSettings(_Branch):
     writer: ModelName = Field("", description="writes the questions; empty: the generator")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(0, ge=0, description="0: one a core")
+    engine: Literal["auto", "lean", "transformers"] = Field(
+        "auto", description="lean: our own forward pass of Llama and BERT on the CPU; auto: that where it can"
+    )
 
 
 class SearchSettings(_Branch):

@@ -21,15 +21,15 @@ def open_index(
 ) -> Index:
     """What the searches need and no more: words alone load no model, a given generator is shared."""
     library, models, how = workspace.library(), settings.models, settings.search
-    device, threads = models.device, models.threads or None
+    device, threads, engine = models.device, models.threads or None, models.engine
     dense = reranker = None
     if how.mode != "lexical":
-        encoder = loader.load_encoder(models.encoder, device=device, threads=threads)
+        encoder = loader.load_encoder(models.encoder, device=device, threads=threads, engine=engine)
         url = "memory:" if how.store == "library" else how.store
         store = open_vectors(library, url, encoder.dimension, encoder.fingerprint, settings.store)
         dense = DenseIndex(library, encoder, store)
     if how.rerank == "likelihood" and generator is None:
-        generator = loader.load_generator(models.generator, device=device, threads=threads)
+        generator = loader.load_generator(models.generator, device=device, threads=threads, engine=engine)
     if how.rerank == "cross-encoder":
         reranker = loader.load_reranker(models.reranker, device=device, threads=threads)
     return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
