@@ -9,7 +9,8 @@ import resource
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
         print("  ".join(cells), flush=True)
     print()
+
+
+def quantiles(ask: Callable[[list[str]], object], questions: list[str], runs: int) -> list[str]:
+    """Median and 95th percentile over the questions, asked one by one: the middle and range of the runs."""
+    runs_of: list[list[float]] = []
+    ask(questions[:1])
+    for _ in range(runs):
+        times = []
+        for question in questions:
+            began = time.perf_counter()
+            ask([question])
+            times.append(1000 * (time.perf_counter() - began))
+        runs_of.append(statistics.quantiles(times, n=20, method="inclusive"))
+    return [spread([cuts[place] for cuts in runs_of]) for place in (9, 18)]
 
 
 def peak_memory(who: int = resource.RUSAGE_SELF) -> float:

@@ -7,9 +7,11 @@ and their vectors too, so that a search can be timed without its encoder.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,17 @@ class Remembered:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words."""
         return [len(text.split()) for text in texts]
+
+
+def made(arguments: argparse.Namespace, temporary: Path) -> Path:
+    """The folder of such a library: `--keep`, as it is or filled now, or a temporary one."""
+    folder: Path = arguments.keep or temporary
+    if not (folder / "lexical" / "mark.json").exists():  # the last thing that is written
+        facts = (folder, arguments.documents, arguments.questions, arguments.passages, arguments.ask)
+        maker = get_context("spawn").Process(target=make, args=(*facts, arguments.threads))
+        maker.start()  # its encoder and texts shall not count as memory of what is measured
+        maker.join()
+    return folder
 
 
 def make(into: Path, documents: Path, questions: Path, count: int, asked: int, threads: int) -> None:

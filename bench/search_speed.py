@@ -10,12 +10,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-
-import numpy as np
 
 from fieldstone.library import Library
 from fieldstone.search import Index, search
@@ -23,11 +19,8 @@ from fieldstone.search.dense import DenseIndex
 from fieldstone.search.lexical import LexicalIndex
 from fieldstone.search.stores import open_store
 from fieldstone.settings import SearchSettings
-from machine import begin, data, peak_memory, spread, table
-from made_up import Remembered, make
-
-STORES = ("faiss://{}/vectors.faiss", "chroma://{}/chroma", "qdrant://{}/qdrant")
-"""In this process. Qdrant's way of keeping vectors there takes minutes to hours for 100,000 of them."""
+from machine import begin, data, peak_memory, quantiles, table
+from made_up import Remembered, made
 
 DEPTH = 100
 """How deep each search goes before fusion: the default of search.candidates."""
@@ -41,26 +34,12 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--ask", type=int, default=200, help="questions (default 200)")
     parser.add_argument("--runs", type=int, default=3, help="times that all questions are asked (default 3)")
-    parser.add_argument(
-        "--stores",
-        nargs="*",
-        metavar="URL",
-        help="vector stores on the same vectors too (default: all three)",
-    )
     parser.add_argument("--keep", type=Path, help="make the library in this folder, or take it from there")
     arguments = begin(parser)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
-        if not (folder / "lexical" / "mark.json").exists():  # the last thing that is written
-            facts = (folder, arguments.documents, arguments.questions, arguments.passages, arguments.ask)
-            maker = get_context("spawn").Process(target=make, args=(*facts, arguments.threads))
-            maker.start()  # its encoder and texts shall not count as memory of the search
-            maker.join()
+        folder = made(arguments, Path(temporary))
         index, encoder = _open(folder)
         _time_searches(index, encoder, arguments.runs)
-        if arguments.stores is not None:
-            urls = arguments.stores or [template.format(temporary) for template in STORES]
-            _time_stores(index, encoder, arguments.runs, ["memory:", *urls])
 
 
 def _open(folder: Path) -> tuple[Index, Remembered]:
@@ -93,39 +72,8 @@ def _time_searches(index: Index, encoder: Remembered, runs: int) -> None:
     for mode in ("dense", "lexical", "fused"):
         settings = SearchSettings.model_validate({"mode": mode, "rerank": "none", "candidates": DEPTH})
         ask = partial(search, index, settings=settings, k=10)
-        rows.append([mode, *_quantiles(ask, encoder.questions, runs)])
+        rows.append([mode, *quantiles(ask, encoder.questions, runs)])
     table([f"search, {len(encoder.questions)} questions x {runs} runs", "p50, ms", "p95, ms"], rows)
-
-
-def _time_stores(index: Index, encoder: Remembered, runs: int, urls: list[str]) -> None:
-    """The same vectors in each store, and how many of the ten nearest it finds."""
-    rows = []
-    exact: list[set[str]] = []
-    for url in urls:
-        store = open_store(url, encoder.dimension, encoder.fingerprint)
-        dense = DenseIndex(index.library, encoder, store)
-        began = time.perf_counter()
-        dense.refresh()
-        filled = time.perf_counter() - began
-        times = _quantiles(partial(dense.search, k=DEPTH), encoder.questions, runs)
-        found = [{id_ for id_, _ in ranking} for ranking in dense.search(encoder.questions, 10)]
-        exact = exact or found
-        share = np.mean([len(a & b) / 10 for a, b in zip(found, exact, strict=True)])
-        rows.append([url.partition(":")[0], f"{filled:.1f}", *times, f"{share:.3f}"])
-        store.close()
-    table([f"store, dense, {DEPTH} deep", "filled, s", "p50, ms", "p95, ms", "of the exact ten"], rows)
-
-
-def _quantiles(ask: Callable[[list[str]], object], questions: list[str], runs: int) -> list[str]:
-    """Median and 95th percentile over the questions, asked one by one: the middle and range of the runs."""
-    times = np.zeros((runs, len(questions)))
-    ask(questions[:1])
-    for run in range(runs):
-        for i, question in enumerate(questions):
-            began = time.perf_counter()
-            ask([question])
-            times[run, i] = 1000 * (time.perf_counter() - began)
-    return [spread(np.percentile(times, share, axis=1).tolist()) for share in (50, 95)]
 
 
 if __name__ == "__main__":

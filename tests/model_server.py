@@ -23,6 +23,8 @@ class Server:
     replies: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)  # to be given first
     seen: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     delay: float = 0.0
+    slots: int = 1000  # requests that it works on at a time; the others wait
+    root: str = "fake-root"
     tokenize: bool = True
     echo: bool = True
     models: bool = True
@@ -34,9 +36,10 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server on a free port of this machine."""
-    state = Server()
+def serving(port: int = 0, **how: Any) -> Iterator[Server]:
+    """A server on this port of this machine, or on a free one."""
+    state = Server(**how)
+    room = threading.Semaphore(state.slots)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -47,7 +50,7 @@ def serving() -> Iterator[Server]:
         def do_GET(self) -> None:
             if self.path != "/v1/models" or not state.models:
                 return self._send(404, {"error": "no such path"})
-            return self._send(200, {"data": [{"id": "fake", "max_model_len": 2048, "root": "fake-root"}]})
+            return self._send(200, {"data": [{"id": "fake", "max_model_len": 2048, "root": state.root}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -57,7 +60,8 @@ def serving() -> Iterator[Server]:
                 state.busiest = max(state.busiest, state.busy)
                 reply = state.replies.pop(0) if state.replies else None
             try:
-                time.sleep(state.delay)
+                with room:
+                    time.sleep(state.delay)
                 if reply is not None:
                     return self._raw(*reply)
                 return self._answer(body)
@@ -164,7 +168,7 @@ def serving() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(data)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/v1"

@@ -38,10 +38,15 @@ COMPLETIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "gemma2"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: Path = getattr(tiny_models, request.param)(tmp_path_factory.mktemp("m") / request.param)
     return made
+
+
+@pytest.fixture(params=["auto", "transformers"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +81,8 @@ def plain_score(folder: Path, before: list[int], after: list[int]) -> float:
     return sum(float(logprobs[len(before) - 1 + i, token]) for i, token in enumerate(after))
 
 
-def test_scores_are_those_of_a_plain_forward_pass(folder: Path) -> None:
-    generator = load(folder)
+def test_scores_are_those_of_a_plain_forward_pass(folder: Path, engine: str) -> None:
+    generator = load(folder, engine=engine)
     rows = usable(generator, PROMPTS)
     prompts, completions = [PROMPTS[i] for i in rows], [COMPLETIONS[i] for i in rows]
     fresh = generator.score(prompts, completions)
@@ -90,12 +95,10 @@ def test_scores_are_those_of_a_plain_forward_pass(folder: Path) -> None:
         assert second.logprob == pytest.approx(score.logprob, abs=1e-3)
 
 
-def test_greedy_writing_is_that_of_transformers(folder: Path) -> None:
+def test_greedy_writing_is_that_of_transformers(folder: Path, engine: str) -> None:
     import torch
-    from transformers import AutoModelForCausalLM
 
-    generator = load(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    generator, model = load(folder, engine=engine), plain_model(folder)
     prompts = [PROMPTS[i] for i in usable(generator, PROMPTS)]
     made = generator.generate(prompts, max_tokens=20)
     for prompt, completion in zip(prompts, made, strict=True):
@@ -125,16 +128,16 @@ def test_the_logprob_of_a_stopped_text_is_that_of_its_tokens(llama: Path) -> Non
         assert made.logprob <= 0
 
 
-def test_a_shared_start_is_read_once(llama: Path) -> None:
-    generator = load(llama)
+def test_a_shared_start_is_read_once(llama: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load(llama, engine=engine)
     read: list[int] = []
-    forward = generator._forward.model.forward
+    forward = generator._forward.read
 
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        read.append(kwargs["input_ids"].numel())
-        return forward(*args, **kwargs)
+    def counting(rows: Any, *args: Any, **kwargs: Any) -> Any:
+        read.extend(len(row.rest) for row in rows)
+        return forward(rows, *args, **kwargs)
 
-    generator._forward.model.forward = counting
+    monkeypatch.setattr(generator._forward, "read", counting)
     generator.score(PROMPTS[:3], COMPLETIONS[:3])
     lengths = [len(generator.prompt_ids(p)[0]) for p in PROMPTS[:3]]
     shared = len(generator.prompt_ids(Prompt(prefix=SHOWN + "Passage:", text="x"))[0])
@@ -226,7 +229,7 @@ def test_samples_follow_the_distribution(llama: Path) -> None:
     draws = generator.generate([prompt] * 600, max_tokens=1, temperature=1.0, seed=5)
     first, rest = generator.prompt_ids(prompt)
     with torch.inference_mode():
-        shares = generator._forward.model(torch.tensor([first + rest])).logits[0, -1].softmax(-1)
+        shares = plain_model(llama)(torch.tensor([first + rest])).logits[0, -1].softmax(-1)
     likeliest = int(shares.argmax())
     counted = sum(draw.text == generator._tokens.decode([likeliest]) for draw in draws) / 600
     assert counted == pytest.approx(float(shares[likeliest]), abs=0.08)
@@ -296,13 +299,15 @@ def smollm2() -> CausalGenerator:
 def test_smollm2_knows_paris(smollm2: CausalGenerator) -> None:
     import torch
 
+    from fieldstone.models.embedded import smollm2_folder
+
     score = smollm2.score([Prompt(text="The capital of France is")], [" Paris"])[0]
     ids, paris = (
         smollm2._tokenizer("The capital of France is")["input_ids"],
         smollm2.completion_ids(" Paris"),
     )
     with torch.inference_mode():
-        exact = smollm2._forward.model(torch.tensor([ids])).logits[0, -1].softmax(-1)[paris[0]]
+        exact = plain_model(smollm2_folder())(torch.tensor([ids])).logits[0, -1].softmax(-1)[paris[0]]
     assert len(paris) == score.tokens == 1
     assert math.exp(score.logprob) == pytest.approx(float(exact), abs=1e-4)
     assert math.exp(score.logprob) == pytest.approx(0.77, abs=0.01)

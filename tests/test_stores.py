@@ -17,13 +17,13 @@ from fieldstone.search import search
 from fieldstone.search.open import open_index
 from fieldstone.search.stores import folder_or_server, open_store
 from fieldstone.search.stores.memory import NumpyStore
-from fieldstone.settings import resolve_settings
+from fieldstone.settings import StoreSettings, resolve_settings
 from fieldstone.workspace import open_workspace
 from serving import workspace_of
 
 DIMENSION = 24
 HERE = ["memory:", "faiss://{}/vectors.faiss", "qdrant://{}/qdrant", "chroma://{}/chroma"]
-LASTING = [*HERE[1:], "chroma server"]
+LASTING = [*HERE[1:], "chroma server", "qdrant server"]
 SLOW = pytest.mark.slow
 
 
@@ -60,17 +60,27 @@ def chroma_server(tmp_path_factory):
         server.wait(20)
 
 
+def url_of(template, folder, request):
+    if template == "chroma server":
+        return request.getfixturevalue("chroma_server")
+    if template == "qdrant server":
+        if "QDRANT_URL" not in os.environ:
+            pytest.skip("QDRANT_URL names no server")
+        return os.environ["QDRANT_URL"].replace("http://", "qdrant://")
+    return f"faiss://{folder}/lists.faiss" if template == "faiss in lists" else template.format(folder)
+
+
 @pytest.fixture
 def at(tmp_path, request):
     """Opens the store of a template; the same template is the same place; all are closed at the end."""
     opened = []
 
     def opener(template, dimension=DIMENSION, collection=None):
-        url = template.format(tmp_path)
-        if template == "chroma server":
-            url = request.getfixturevalue("chroma_server")
+        if "server" in template:  # other tests have theirs there
             collection = collection or fingerprint(tmp_path)
-        store = open_store(url, dimension, collection or "0123456789abcdef")
+        settings = StoreSettings(approximate_above=0) if template == "faiss in lists" else StoreSettings()
+        url = url_of(template, tmp_path, request)
+        store = open_store(url, dimension, collection or "0123456789abcdef", settings)
         opened.append(store)
         return store
 
@@ -79,8 +89,10 @@ def at(tmp_path, request):
         store.close()
 
 
-@pytest.fixture(params=marked([*HERE, "chroma server"]))
-def store(request, at):
+@pytest.fixture(params=marked([*HERE, "chroma server", "qdrant server", "faiss in lists"]))
+def store(request, at, monkeypatch):
+    if request.param == "faiss in lists":  # all of which are read, so that it must find what all others find
+        monkeypatch.setattr("fieldstone.search.stores.faiss.SEARCHED", 1.0)
     return at(request.param)
 
 
@@ -234,7 +246,7 @@ for start in range(0, 20000, 20):
 @pytest.mark.parametrize("template", LASTING)
 @pytest.mark.parametrize("after", [3, 40])
 def test_what_was_added_survives_a_kill(at, tmp_path, request, template, after):
-    url = request.getfixturevalue("chroma_server") if "server" in template else template.format(tmp_path)
+    url = url_of(template, tmp_path, request)
     collection = fingerprint(tmp_path)
     child = subprocess.Popen(
         [sys.executable, "-c", ADDER, url, collection], stdout=subprocess.PIPE, text=True

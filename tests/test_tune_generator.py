@@ -60,7 +60,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path) -> CausalGenerator:
-    made = load_generator(str(folder), dtype="float32", threads=1)
+    made = load_generator(str(folder), dtype="float32", threads=1, engine="transformers")
     assert isinstance(made, CausalGenerator)
     return made
 
@@ -141,6 +141,9 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
             tensor.normal_(std=0.3)
     weights_of.merge(str(base), base, TUNING, 1, adapter, tmp_path / "merged")
     merged, plain = load(tmp_path / "merged"), load(base)
+    lean = load_generator(str(tmp_path / "merged"), dtype="float32", threads=1, engine="lean")
+    scores = [made.score([r.prompt for r in ROWS], [r.completion for r in ROWS]) for made in (merged, lean)]
+    assert [s.mean for s in scores[0]] == pytest.approx([s.mean for s in scores[1]], abs=1e-4)
     for row in ROWS[::4]:
         ids = all_ids(plain, row)
         assert ids == all_ids(merged, row)

@@ -23,6 +23,7 @@ from fieldstone.records import with_context
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.retriever import Contrast, Ranking, Tuned, tune_retriever
 from fieldstone.tune.retriever.batches import Row, plan_steps
+from small_library import squad_index
 
 Array = np.ndarray[Any, Any]
 
@@ -482,3 +483,32 @@ def test_a_pull_to_the_start_holds_all_weights_there(sentences, tmp_path):
         losses.append(tuned.losses[0])
     assert moved[0] > moved[1] > moved[2]
     assert losses[0] == pytest.approx(losses[2])  # at the start nothing is pulled
+
+
+@pytest.mark.slow
+def test_minilm_learns_by_how_much_the_lexical_search_likes_one_passage_better(
+    squad: Squad, data: Path, tmp_path: Path
+) -> None:
+    """GPL's loss, halfway from its own margins to those of BM25 over the two nearest others."""
+    index, examples = squad_index(tmp_path, data, 600)
+    texts = index.library.passage_texts()
+    ours = {squad.text[q["passage_id"]] for q in squad.ours}
+    chosen = random.Random(0).sample([e for e in examples if texts[str(e.passage_id)] in ours], 480)
+    asked = [e.question for e in chosen]
+    taught = []
+    assert index.dense is not None
+    found = zip(chosen, index.dense.search(asked, 20), index.lexical.search(asked, len(texts)), strict=True)
+    for example, near, lexical in found:
+        own, scores = str(example.passage_id), dict(lexical)
+        others = [id_ for id_, _ in near if id_ != own and texts[id_] in ours][:2]
+        labels = tuple(scores.get(id_, 0.0) for id_ in (own, *others))
+        taught.append(
+            Contrast(example.question, texts[own], tuple(texts[id_] for id_ in others), own, scores=labels)
+        )
+    tuning = RetrieverTuning(loss="margin", epochs=1, batch=16, negatives=2)
+    tuned = tune_retriever("embedded:minilm", taught, tmp_path / "t", tuning)
+    before, after = weights(minilm_folder()), weights(tuned.folder)
+    assert max(np.abs(after[name] - before[name]).max() for name in before if "layer.5" in name) > 1e-5
+    now = squad.vectors(load_encoder(str(tuned.folder)))
+    gains = squad.reciprocal_ranks(now, 384) - squad.reciprocal_ranks(squad.before, 384)
+    assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5

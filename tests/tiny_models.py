@@ -79,6 +79,34 @@ def llama(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     return _save(folder, LlamaForCausalLM(config), tokenizer, **names)
 
 
+def qwen2(folder: Path) -> Path:
+    """A causal model like Llama with biases, and heads of a size of their own."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    config = Qwen2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    model = Qwen2ForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):  # they begin as zeros
+            torch.nn.init.normal_(weight)
+    return _save(folder, model, tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
 def gemma2(folder: Path, *, window: int = 8) -> Path:
     """A causal model with a sliding window of so many tokens in every other layer, and capped logits."""
     import torch

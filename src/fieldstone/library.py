@@ -486,6 +486,13 @@ class Library:
         )
         return {row[0] for row in rows}
 
+    def dimension(self, encoder: str) -> int | None:
+        """The length of this encoder's vectors; None where there are none."""
+        row = self._db.execute(
+            "SELECT length(vector) FROM vectors WHERE encoder = ? LIMIT 1", (encoder,)
+        ).fetchone()
+        return None if row is None else int(row[0]) // 4
+
     def all_vectors(
         self, encoder: str, batch: int = 20_000
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:

@@ -10,10 +10,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fieldstone.atomic import write_text
 from fieldstone.errors import SettingsError
@@ -51,15 +51,27 @@ class SplitSettings(_Branch):
         return self
 
 
-class ModelSettings(_Branch):
-    """Which models work, and on what."""
+def _joined(names: object) -> object:
+    """A list of names of one model, behind several servers, as the one name that it is."""
+    several = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return ",".join(names) if several else names  # type: ignore[arg-type]
 
-    encoder: str = "embedded:minilm"
-    reranker: str = ""
-    generator: str = "embedded:smollm2"
-    writer: str = Field("", description="writes the questions; empty: the generator")
+
+ModelName = Annotated[str, BeforeValidator(_joined)]
+
+
+class ModelSettings(_Branch):
+    """Which models work, and on what; a list names servers that have the same model."""
+
+    encoder: ModelName = "embedded:minilm"
+    reranker: ModelName = ""
+    generator: ModelName = "embedded:smollm2"
+    writer: ModelName = Field("", description="writes the questions; empty: the generator")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int = Field(0, ge=0, description="0: one a core")
+    engine: Literal["auto", "lean", "transformers"] = Field(
+        "auto", description="lean: our own forward pass of Llama and BERT on the CPU; auto: that where it can"
+    )
 
 
 class SearchSettings(_Branch):
@@ -73,7 +85,30 @@ class SearchSettings(_Branch):
     rerank_depth: int = Field(8, ge=1)
     likelihood_weight: float = Field(0.5, ge=0, le=1, description="share of the question's likelihood")
     reranker_weight: float = Field(1.0, ge=0, le=1, description="share of the cross-encoder's score")
-    store: str = "library"
+    store: str = Field("library", description="where the vectors are searched; a URL (docs/stores.md)")
+
+
+class StoreSettings(_Branch):
+    """How a store beside the library keeps the vectors; each store heeds what it can.
+
+    What Qdrant heeds holds when a collection is made.
+    """
+
+    shards: int = Field(
+        0, ge=0, description="parts of a collection, spread over the machines; 0: as the server does (Qdrant)"
+    )
+    replicas: int = Field(1, ge=1, description="copies of each part, on different machines (Qdrant)")
+    on_disk: bool = Field(
+        False, description="vectors stay on disk, and memory holds what is read often (Qdrant)"
+    )
+    quantization: Literal["none", "int8", "binary"] = Field(
+        "none",
+        description="what is searched in memory, a quarter or a 32nd of the size; the best are then scored "
+        "by the whole vectors (Qdrant)",
+    )
+    approximate_above: int = Field(
+        200_000, ge=0, description="vectors; above it near ones are searched alone and not all (FAISS)"
+    )
 
 
 class AnswerSettings(_Branch):
@@ -301,6 +336,9 @@ class GeneratorTuning(_Branch):
         False,
         description="rows of a step are joined into sequences, where what they begin alike is read once",
     )
+    divided: bool = Field(
+        False, description="several processes hold a part of the weights each: for what no one GPU holds"
+    )
     recompute: Literal["auto", "on", "off"] = Field(
         "auto", description="layers are computed again on the way back: slower, and less memory"
     )
@@ -461,6 +499,7 @@ class Settings(_Branch):
     split: SplitSettings = SplitSettings()
     models: ModelSettings = ModelSettings()
     search: SearchSettings = SearchSettings()
+    store: StoreSettings = StoreSettings()
     answer: AnswerSettings = AnswerSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     instruct: InstructSettings = InstructSettings()
@@ -495,6 +534,11 @@ class Settings(_Branch):
             raise ValueError(
                 "generator.lessons = raft refuses by generator.gold_share, "
                 f"but generator.refusals = {how.refusals} asks for more"
+            )
+        if how.divided and how.method == "qlora":
+            raise ValueError(
+                "generator.divided = true, but generator.method = qlora, and weights in four bits cannot be "
+                "divided; set generator.method = lora, or generator.divided = false"
             )
         if how.method == "qlora" and self.models.device in ("cpu", "mps"):
             raise ValueError(

@@ -81,7 +81,9 @@ def open_system(workspace: Workspace, settings: Settings, loader: Loader = all_m
     """Load the models in use (the settings', or what was tuned from them) and open the indexes."""
     settings = with_tuned(workspace, settings)
     models = settings.models
-    generator = loader.load_generator(models.generator, device=models.device, threads=models.threads or None)
+    generator = loader.load_generator(
+        models.generator, device=models.device, threads=models.threads or None, engine=models.engine
+    )
     index = open_index(workspace, settings, generator, loader)
     trusted = trust_in_use(workspace, models.encoder, models.generator, reranking_model(settings))
     return System(index, generator, settings, trusted)

@@ -7,18 +7,27 @@ import signal
 import sys
 import threading
 
+from fieldstone.cli.launched import launched, run
+
 
 def main() -> None:
     """The console entry point."""
     sys.unraisablehook = _send_again
     try:
-        from fieldstone.cli.app import app
-
-        app(prog_name="fieldstone")
+        if launched():
+            run(_run)
+        else:
+            _run()
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(130)
     finally:  # the command is over: a Ctrl-C while Python cleans up changes nothing
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run() -> None:
+    from fieldstone.cli.app import app
+
+    app(prog_name="fieldstone")
 
 
 def _send_again(lost: sys.UnraisableHookArgs) -> None:

@@ -20,6 +20,7 @@ from fieldstone.cli.federate import federate
 from fieldstone.cli.grade import grade
 from fieldstone.cli.keys import keys
 from fieldstone.cli.mcp import mcp
+from fieldstone.cli.move_store import move_store
 from fieldstone.cli.options import Quiet
 from fieldstone.cli.quality import quality
 from fieldstone.cli.recipes import recipes
@@ -73,7 +74,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     build, add, remove, status, search, ask, synthesize, quality, tune, evaluate, benchmark, compare,
-    review, rollback, serve, mcp, recipes, doctor,
+    review, rollback, move_store, serve, mcp, recipes, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

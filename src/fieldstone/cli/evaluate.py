@@ -222,7 +222,9 @@ def _graders(
         )
     tried = read_judged(judged)
     models = settings.models
-    generator = load_generator(name, device=models.device, threads=models.threads or None)
+    generator = load_generator(
+        name, device=models.device, threads=models.threads or None, engine=models.engine
+    )
     by_passage = [item for item in tried if item.claim.passage]
     by_answers = [item for item in tried if not item.claim.passage]
     return (

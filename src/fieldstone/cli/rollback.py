@@ -84,7 +84,9 @@ def _embed(workspace: Workspace, settings: Settings, encoder: str, progress: Pro
     try:
         library.set_meta("made by", "")  # the next build looks for itself whether all is as it should be
         progress("load", 0, 1, "encoder")
-        loaded = load_encoder(encoder, device=models.device, threads=models.threads or None)
+        loaded = load_encoder(
+            encoder, device=models.device, threads=models.threads or None, engine=models.engine
+        )
         progress("load", 1, 1, "encoder")
         return embed_library(library, loaded, progress)
     finally:

@@ -170,7 +170,8 @@ class Options:
     `cache`: where dequantised weights and checksums are kept (default `$FIELDSTONE_CACHE`, then
     `~/.cache/fieldstone`). `dtype`: auto, float32, bfloat16, float16. `query_prefix` and
     `passage_prefix` stand in for those that the encoder brings along; None keeps its own. `timeout`
-    (seconds) and `concurrency` (requests at a time) concern model servers.
+    (seconds) and `concurrency` (requests at a time) concern model servers. `engine`: auto, lean (our own
+    forward pass, on the CPU), transformers.
     """
 
     device: str = "auto"
@@ -181,20 +182,27 @@ class Options:
     passage_prefix: str | None = None
     timeout: float = 120.0
     concurrency: int = 8
+    engine: str = "auto"
 
 
 class Loader(Protocol):
     """Loads models by name: this module, or what keeps those that it has loaded."""
 
-    def load_encoder(self, name: str, *, device: str = "auto", threads: int | None = None) -> Encoder:
+    def load_encoder(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Encoder:
         """The encoder called `name`."""
         ...
 
-    def load_reranker(self, name: str, *, device: str = "auto", threads: int | None = None) -> Reranker:
+    def load_reranker(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Reranker:
         """The reranker called `name`."""
         ...
 
-    def load_generator(self, name: str, *, device: str = "auto", threads: int | None = None) -> Generator:
+    def load_generator(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Generator:
         """The generator called `name`."""
         ...
 
@@ -223,9 +231,12 @@ def load_encoder(
     passage_prefix: str | None = None,
     timeout: float = 120.0,
     concurrency: int = 8,
+    engine: str = "auto",
 ) -> Encoder:
     """The encoder called `name`; ModelError says what to type if it cannot be had."""
-    options = Options(device, threads, cache, dtype, query_prefix, passage_prefix, timeout, concurrency)
+    options = Options(
+        device, threads, cache, dtype, query_prefix, passage_prefix, timeout, concurrency, engine
+    )
     return cast(Encoder, _door(name, "encoder")(name, options))
 
 
@@ -238,9 +249,10 @@ def load_reranker(
     dtype: str = "auto",
     timeout: float = 120.0,
     concurrency: int = 8,
+    engine: str = "auto",
 ) -> Reranker:
     """The reranker called `name`; ModelError says what to type if it cannot be had."""
-    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency)
+    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency, engine=engine)
     return cast(Reranker, _door(name, "reranker")(name, options))
 
 
@@ -253,9 +265,10 @@ def load_generator(
     dtype: str = "auto",
     timeout: float = 120.0,
     concurrency: int = 8,
+    engine: str = "auto",
 ) -> Generator:
     """The generator called `name`; ModelError says what to type if it cannot be had."""
-    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency)
+    options = Options(device, threads, cache, dtype, timeout=timeout, concurrency=concurrency, engine=engine)
     return cast(Generator, _door(name, "generator")(name, options))
 
 

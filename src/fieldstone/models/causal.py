@@ -19,9 +19,10 @@ from fieldstone.models import Completion, Heard, Options, Prompt, Score
 from fieldstone.models.batches import by_length
 from fieldstone.models.decoding import Writing, seeds, tell, write
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.forward import BATCH_TOKENS, Forward, Row, Step
+from fieldstone.models.forward import BATCH_TOKENS, Forward, Step
 from fieldstone.models.huggingface import explained, read_config, read_model, read_tokenizer
 from fieldstone.models.limits import check_request, refuse_passages
+from fieldstone.models.states import Row
 from fieldstone.models.tokens import Tokens
 
 _KEPT_BYTES = 2 << 30
@@ -48,7 +49,7 @@ class CausalGenerator:
             raise ModelError(f"{name} is a {architecture} and writes no text; give a causal or seq2seq model")
         self._tokenizer = read_tokenizer(name, folder)
         loaded = read_model(name, folder, AutoModelForCausalLM, options)
-        self._forward = Forward(name, loaded.model, loaded.device, kept_bytes)
+        self._forward = Forward(name, loaded.model, loaded.device, kept_bytes, options.engine)
         self._tokens = Tokens(self._tokenizer)
         self._ends = _ends(loaded.model, self._tokenizer)
         self._templates: dict[str, _Template] = {}
@@ -211,13 +212,11 @@ class CausalGenerator:
         rows = [Row(row.states, row.known, row.rest[:-1]) for row in rows]
         starts = [len(row.rest) - len(ids) for row, ids in zip(rows, wanted, strict=True)]
         spans = [range(start, start + len(ids)) for start, ids in zip(starts, wanted, strict=True)]
-        keep = sorted({position for span in spans for position in span})
-        column = {position: i for i, position in enumerate(keep)}
-        logits, _ = self._forward.read(rows, keep, room=0)
+        logits, *_ = self._forward.read(rows, spans, room=0)
         sums = []
-        for i, (span, ids) in enumerate(zip(spans, wanted, strict=True)):
-            own = logits[i, column[span[0]] : column[span[-1]] + 1].float().log_softmax(-1)
-            chosen = own.gather(1, torch.tensor(ids, device=own.device)[:, None])
+        for own, ids in zip(torch.split(logits, [len(ids) for ids in wanted]), wanted, strict=True):
+            logprobs = own.float().log_softmax(-1)
+            chosen = logprobs.gather(1, torch.tensor(ids, device=own.device)[:, None])
             sums.append(float(chosen.double().sum()))
         return sums
 
@@ -229,12 +228,9 @@ class CausalGenerator:
             return
         with torch.inference_mode():
             rows = self._forward.rows(halves, [[] for _ in halves])
-            ends = [len(row.rest) - 1 for row in rows]
-            keep = sorted(set(ends))
             room = max(writing.limit for writing in writings)
-            logits, cache = self._forward.read(rows, keep, room)
-            first = logits[torch.arange(len(rows)), torch.tensor([keep.index(end) for end in ends])]
-            step = Step(self._forward, cache, rows, room)
+            first, cache, spans = self._forward.read(rows, [[len(row.rest) - 1] for row in rows], room)
+            step = Step(self._forward, cache, spans, room)
         steps = write(first, step, writings, temperature)
         while True:
             # the mode is entered anew each time: a caller of `stream` runs code of its own in between

@@ -10,6 +10,7 @@ from pathlib import Path
 from fieldstone.errors import ModelError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+ENGINES = ("auto", "lean", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,18 @@ def pick_dtype(device: str, wanted: str = "auto") -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     native = device.startswith("cpu") and cpu_features() & {"avx512_bf16", "amx_bf16"}
     return "bfloat16" if native else "float32"
+
+
+def pick_engine(name: str, wanted: str, why_not_lean: str) -> str:
+    """What reads the model `name`: lean, our own forward pass, where it can and nothing else was asked for.
+
+    `why_not_lean` is empty where it can. ModelError where it cannot and was asked for.
+    """
+    if wanted not in ENGINES:
+        raise ModelError(f"engine {wanted!r} is unknown; give one of {', '.join(ENGINES)}")
+    if wanted == "lean" and why_not_lean:
+        raise ModelError(f"{name}: {why_not_lean}; set models.engine = auto, or transformers")
+    return "transformers" if why_not_lean or wanted == "transformers" else "lean"
 
 
 def thread_count(wanted: int | None = None) -> int:

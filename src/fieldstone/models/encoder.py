@@ -5,7 +5,7 @@ Straight on transformers: sentence-transformers would cost three seconds of impo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from fieldstone.models import Options, Vectors
 from fieldstone.models.batches import by_length
+from fieldstone.models.devices import pick_engine
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.huggingface import read_config, read_model, read_tokenizer
+from fieldstone.models.huggingface import Loaded, read_config, read_model, read_tokenizer
 from fieldstone.models.pooling import pool, read_dense, read_layout
 from fieldstone.models.tokens import Tokens, framed
 
@@ -34,7 +35,7 @@ class TransformerEncoder:
         self._tokenizer = read_tokenizer(name, layout.transformer)
         family, self._pooler = _family(config)
         loaded = read_model(name, layout.transformer, family, options, may_lack=("pooler",))
-        self._model, self._device = loaded.model, loaded.device
+        self._states, self._device = _states(name, loaded, self._pooler, options.engine), loaded.device
         self._dense = [read_dense(path).to(loaded.device) for path in layout.dense]
         self._modes = ("pooler",) if self._pooler else layout.modes
         self._lower = layout.lower
@@ -43,7 +44,7 @@ class TransformerEncoder:
         self.query_prefix = layout.query_prefix if own is None else own
         self.passage_prefix = layout.passage_prefix if theirs is None else theirs
         self.name = name
-        self.max_tokens = _max_tokens(layout.max_tokens, self._tokenizer, self._model)
+        self.max_tokens = _max_tokens(layout.max_tokens, self._tokenizer, loaded.model)
         self._frame = framed(self._tokenizer, self.max_tokens)
         self._tokens = Tokens(self._tokenizer)
         self.dimension = int(self._encode(["a"]).shape[1])
@@ -91,10 +92,8 @@ class TransformerEncoder:
             mask[i, : max(1, len(row))] = 1  # a text without any token still has a vector
         with torch.inference_mode():
             mask = mask.to(self._device)
-            out = self._model(input_ids=ids.to(self._device), attention_mask=mask)
-            vectors = (
-                out.pooler_output.float() if self._pooler else pool(out.last_hidden_state, mask, self._modes)
-            )
+            states = self._states(ids.to(self._device), mask)
+            vectors = states.float() if self._pooler else pool(states, mask, self._modes)
             for dense in self._dense:
                 vectors = dense(vectors)
             result: Vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
@@ -111,6 +110,21 @@ def _family(config: Any) -> tuple[Any, bool]:
     if config.is_encoder_decoder:  # T5 and its kin: the encoder alone
         return transformers.AutoModelForTextEncoding, False
     return transformers.AutoModel, False
+
+
+def _states(name: str, loaded: Loaded, pooler: bool, engine: str) -> Callable[[Any, Any], Any]:
+    """Token ids and their mask to the last states (or what the model pools), by the engine asked for."""
+    from fieldstone.models import lean_bert
+
+    model = loaded.model
+    if pick_engine(name, engine, lean_bert.refusal(model, loaded.device)) == "lean":
+        return lean_bert.LeanBert(model)
+
+    def states(ids: Any, mask: Any) -> Any:
+        out = model(input_ids=ids, attention_mask=mask)
+        return out.pooler_output if pooler else out.last_hidden_state
+
+    return states
 
 
 def _max_tokens(said: int | None, tokenizer: Any, model: Any) -> int:

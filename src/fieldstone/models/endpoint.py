@@ -1,6 +1,7 @@
 """Any OpenAI-compatible server (vLLM, llama.cpp, Ollama, …) by its URL: `http://host:port/v1#model`.
 
-A key, where the server wants one, is read from the environment variable FIELDSTONE_API_KEY.
+Several that have the same model share the work: `http://a/v1#model,http://b/v1#model` (see `fleet`). A key,
+where the server wants one, is read from the environment variable FIELDSTONE_API_KEY.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fieldstone.models import (
     Score,
     Vectors,
 )
+from fieldstone.models.fleet import servers_of
 from fieldstone.models.limits import check_request, refuse_passages
 from fieldstone.models.wire import Wire
 from fieldstone.records import fingerprint
@@ -33,10 +35,15 @@ _INPUTS = 64  # texts a request
 
 
 def load_encoder(name: str, options: Options) -> Encoder:
-    """The server's embedding model."""
-    return EndpointEncoder(
-        name, _wire(name, options), options.query_prefix or "", options.passage_prefix or ""
-    )
+    """The server's embedding model; EndpointError for several servers whose models differ."""
+    prefixes = options.query_prefix or "", options.passage_prefix or ""
+    alone = [EndpointEncoder(one, _wire(one, options), *prefixes) for one in servers_of(name)]
+    if len(alone) == 1:
+        return alone[0]
+    if len({encoder.fingerprint for encoder in alone}) > 1:
+        told = ", ".join(f"{encoder.name} is {encoder.fingerprint}" for encoder in alone)
+        raise EndpointError(f"servers that stand in for one another must have the same encoder, but {told}")
+    return EndpointEncoder(name, _wire(name, options), *prefixes)
 
 
 def load_reranker(name: str, options: Options) -> Reranker:

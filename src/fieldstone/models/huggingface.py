@@ -13,7 +13,7 @@ from typing import Any
 
 from fieldstone.errors import ModelError
 from fieldstone.models import BACKENDS, Encoder, Generator, Options, Reranker
-from fieldstone.models.devices import pick_device, pick_dtype, thread_count
+from fieldstone.models.devices import pick_device, pick_dtype, pick_engine, thread_count
 
 
 def load_encoder(name: str, options: Options) -> Encoder:
@@ -41,6 +41,7 @@ def load_generator(name: str, options: Options) -> Generator:
 
     folder = resolve(name)
     if read_config(name, folder).is_encoder_decoder:
+        pick_engine(name, options.engine, "the lean engine reads no encoder-decoders")
         return Seq2SeqGenerator(name, folder, options)
     return CausalGenerator(name, folder, options)
 

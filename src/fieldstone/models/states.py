@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,15 @@ from transformers.cache_utils import Cache, DynamicLayer
 # One (keys, values) pair a layer, each (heads, tokens, width).
 States = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the model still has to read of one sequence: `rest` comes after `known` tokens with states."""
+
+    states: States | None
+    known: int
+    rest: list[int]
 
 
 class PrefixStates:

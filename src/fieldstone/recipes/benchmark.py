@@ -162,4 +162,6 @@ def _ask_with_background(
 
 def _load(settings: Settings) -> Generator:
     models = settings.models
-    return load_generator(models.generator, device=models.device, threads=models.threads or None)
+    return load_generator(
+        models.generator, device=models.device, threads=models.threads or None, engine=models.engine
+    )

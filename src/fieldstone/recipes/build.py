@@ -94,7 +94,7 @@ class Build:
     def _load(self, kind: str, load: Callable[..., Model], name: str) -> Model:
         models = self.settings.models
         self.progress("load", 0, 1, kind)
-        model = load(name, device=models.device, threads=models.threads or None)
+        model = load(name, device=models.device, threads=models.threads or None, engine=models.engine)
         self.progress("load", 1, 1, kind)
         return model
 

@@ -60,6 +60,7 @@ def instruct(build: Build) -> dict[str, Any]:
     from fieldstone.recipes.dev import lesson_score
     from fieldstone.tune.generator import tune_generator as tune
     from fieldstone.tune.generator.instruct import draw
+    from fieldstone.tune.together import everywhere
 
     learnt, held, problems = general_tasks(build)
     rows = draw(learnt, how.rows, settings.seed)
@@ -71,8 +72,8 @@ def instruct(build: Build) -> dict[str, Any]:
     checked = [task.row for task in drawn[JUDGED:]] if several else []
     build.__dict__.pop("generator", None)  # one copy of the weights less while tuning
     models = settings.models
-    tuned = tune(
-        base, [task.row for task in rows], folder, settings.generator,
+    tuned = everywhere(
+        tune, base, [task.row for task in rows], folder, settings.generator,
         dev_score=lesson_score(checked, REPLY_TOKENS), seed=settings.seed, device=models.device,
         threads=models.threads or None, progress=build.progress,
     )  # fmt: skip

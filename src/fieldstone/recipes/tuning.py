@@ -88,13 +88,14 @@ def tune_retriever(build: Build) -> dict[str, Any]:
         return kept
 
     from fieldstone.tune.retriever import tune_retriever as tune  # a build that is up to date loads no torch
+    from fieldstone.tune.together import everywhere
 
     data = retriever_data(build)
     models = settings.models
     folder = build.workspace.path / "models" / "retriever" / id_
     try:
-        tuned = tune(
-            base, data, folder, settings.retriever, known=known_vectors(build, data),
+        tuned = everywhere(
+            tune, base, data, folder, settings.retriever, known=known_vectors(build, data),
             passages=_warming(build), seed=settings.seed,
             device=models.device, threads=models.threads or None, progress=build.progress,
         )  # fmt: skip
@@ -216,6 +217,8 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     else:
         from fieldstone.tune.generator import tune_generator as tune
 
+    from fieldstone.tune.together import everywhere
+
     rows = generator_rows(build, train, settings.seed)
     if len(rows) < 2:
         return {"skipped": f"{len(rows)} training examples are too few"}
@@ -225,8 +228,8 @@ def tune_generator(build: Build, taught: Sequence[Example] | None = None) -> dic
     build.__dict__.pop("generator", None)  # one copy of the weights less while tuning
     models = settings.models
     folder = build.workspace.path / "models" / "generator" / id_
-    tuned = tune(
-        instructed(build) or base, rows, folder, settings.generator,
+    tuned = everywhere(
+        tune, instructed(build) or base, rows, folder, settings.generator,
         dev_score=lesson_score(checked, settings.answer.max_tokens), seed=settings.seed, device=models.device,
         threads=models.threads or None, progress=build.progress,
     )  # fmt: skip

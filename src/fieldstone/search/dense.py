@@ -8,6 +8,7 @@ from threading import Lock
 from fieldstone.errors import WorkspaceError
 from fieldstone.library import Library
 from fieldstone.models import Encoder, Vectors
+from fieldstone.search.follow import follow
 from fieldstone.search.stores import Found, Store
 
 
@@ -68,15 +69,8 @@ class DenseIndex:
                     f"but {self._encoder.name} is {self._encoder.fingerprint}; "
                     f"type: fieldstone build FOLDER --into {self._library.path.parent}"
                 )
-            made_by = self._encoder.fingerprint
-            wanted = self._library.embedded(made_by)
-            held = self._store.ids() if self._held is None else self._held
-            self._store.remove(sorted(held - wanted))
-            missing = sorted(wanted - held)
-            batches = self._library.vectors(made_by, missing) if held else self._library.all_vectors(made_by)
-            for ids, vectors in batches:
-                self._store.add(ids, vectors)
-        self._held, self._version, self._mark = wanted, version, mark
+            held = follow(self._library, self._encoder.fingerprint, self._store, self._held)
+        self._held, self._version, self._mark = held, version, mark
 
     def search(self, questions: Sequence[str], k: int, only: Collection[str] | None = None) -> list[Found]:
         """The `k` nearest passages of each question by cosine, among `only` where given."""

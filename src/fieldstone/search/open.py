@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fieldstone import models as all_models
+from fieldstone.library import Library
 from fieldstone.models import Generator, Loader
 from fieldstone.search import Index
 from fieldstone.search.dense import DenseIndex
 from fieldstone.search.lexical import LexicalIndex
-from fieldstone.search.stores import open_store
-from fieldstone.settings import Settings
+from fieldstone.search.stores import Store, open_store
+from fieldstone.settings import Settings, StoreSettings
 from fieldstone.workspace import Workspace
 
 
@@ -20,19 +21,24 @@ def open_index(
 ) -> Index:
     """What the searches need and no more: words alone load no model, a given generator is shared."""
     library, models, how = workspace.library(), settings.models, settings.search
-    device, threads = models.device, models.threads or None
+    device, threads, engine = models.device, models.threads or None, models.engine
     dense = reranker = None
     if how.mode != "lexical":
-        encoder = loader.load_encoder(models.encoder, device=device, threads=threads)
+        encoder = loader.load_encoder(models.encoder, device=device, threads=threads, engine=engine)
         url = "memory:" if how.store == "library" else how.store
-        # the library's own: others may keep theirs, of the same encoder, in the same place
-        collection = f"{library.id[:16]}-{encoder.fingerprint}"
-        dense = DenseIndex(library, encoder, open_store(url, encoder.dimension, collection))
+        store = open_vectors(library, url, encoder.dimension, encoder.fingerprint, settings.store)
+        dense = DenseIndex(library, encoder, store)
     if how.rerank == "likelihood" and generator is None:
-        generator = loader.load_generator(models.generator, device=device, threads=threads)
+        generator = loader.load_generator(models.generator, device=device, threads=threads, engine=engine)
     if how.rerank == "cross-encoder":
         reranker = loader.load_reranker(models.reranker, device=device, threads=threads)
     return Index(library, LexicalIndex(workspace.cache / "lexical", library), dense, generator, reranker)
+
+
+def open_vectors(library: Library, url: str, dimension: int, encoder: str, settings: StoreSettings) -> Store:
+    """The store at `url` for the library's vectors of the encoder of this fingerprint."""
+    # the library's own: others may keep theirs, of the same encoder, in the same place
+    return open_store(url, dimension, f"{library.id[:16]}-{encoder}", settings)
 
 
 def index_for_another_thread(workspace: Workspace, index: Index) -> Index:

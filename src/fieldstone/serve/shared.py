@@ -1,7 +1,7 @@
 """Models that several workspaces have in common: loaded once, used by one of them at a time.
 
-Two names are one model if name, device and threads are the same, and so is what the name leads to: a folder
-that was written anew is another model. A model goes when the last workspace that has it lets go of it.
+Two names are one model if name, device, threads and engine are the same, and so is what the name leads to: a
+folder that was written anew is another model. A model goes when the last workspace that has it lets go of it.
 
 Only two things are waited for here. A thread that works with generator and reranker takes the turn of both,
 in one order for all; an encoder's turn lasts for a call, in which nothing else is waited for. So no two can
@@ -83,53 +83,61 @@ class SharedModels:
         self._loading = threading.Lock()  # who wants what is being loaded waits for it
         self._shelf: Shelf = WeakValueDictionary()
 
-    def held(self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None) -> _Held:
+    def held(
+        self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None, engine: str
+    ) -> _Held:
         """The model, loaded if nobody has it. Raises what loading raises."""
         if name.partition(":")[0] in APART:
-            return _Held(load(name, device=device, threads=threads))
+            return _Held(load(name, device=device, threads=threads, engine=engine))
         with self._loading:
-            key = kind, name, device, threads, _content(name)
+            key = kind, name, device, threads, engine, _content(name)
             held = self._shelf.get(key)
             if held is None:
-                held = self._shelf[key] = _Held(load(name, device=device, threads=threads))
+                held = self._shelf[key] = _Held(load(name, device=device, threads=threads, engine=engine))
             return held
 
 
 class Borrowed:
     """The models of one workspace as it is open: a `Loader` over those of the process.
 
-    With `how`, they are loaded on its device and threads, whatever is asked for.
+    With `how`, they are loaded on its device, threads and engine, whatever is asked for.
     """
 
     def __init__(self, shared: SharedModels, how: ModelSettings | None = None) -> None:
         self._shared, self._how = shared, how
         self._answering: list[_Held] = []
 
-    def load_encoder(self, name: str, *, device: str = "auto", threads: int | None = None) -> Encoder:
+    def load_encoder(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Encoder:
         """The encoder of that name; each call of it waits for its turn."""
-        held = self._held("encoder", models.load_encoder, name, device, threads)
+        held = self._held("encoder", models.load_encoder, name, device, threads, engine)
         return _EncoderInTurn(held)
 
-    def load_reranker(self, name: str, *, device: str = "auto", threads: int | None = None) -> Reranker:
+    def load_reranker(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Reranker:
         """The reranker of that name, to be used within `turn`."""
-        held = self._held("reranker", models.load_reranker, name, device, threads)
+        held = self._held("reranker", models.load_reranker, name, device, threads, engine)
         self._answering.append(held)
         model: Reranker = held.model
         return model
 
-    def load_generator(self, name: str, *, device: str = "auto", threads: int | None = None) -> Generator:
+    def load_generator(
+        self, name: str, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+    ) -> Generator:
         """The generator of that name, to be used within `turn`."""
-        held = self._held("generator", models.load_generator, name, device, threads)
+        held = self._held("generator", models.load_generator, name, device, threads, engine)
         self._answering.append(held)
         model: Generator = held.model
         return model
 
     def _held(
-        self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None
+        self, kind: str, load: Callable[..., Any], name: str, device: str, threads: int | None, engine: str
     ) -> _Held:
         if self._how is not None:
-            device, threads = self._how.device, self._how.threads or None
-        return self._shared.held(kind, load, name, device, threads)
+            device, threads, engine = self._how.device, self._how.threads or None, self._how.engine
+        return self._shared.held(kind, load, name, device, threads, engine)
 
     @contextmanager
     def turn(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from fieldstone.errors import WorkspaceError
+from fieldstone.tune.divided import as_divided, divide_state
 
 
 @dataclass(slots=True)
@@ -35,13 +36,13 @@ class History:
 
 
 def save_checkpoint(
-    work: Path, key: str, history: History, learnt: Mapping[str, torch.Tensor], optimizer: Any
+    work: Path, key: str, history: History, learnt: Mapping[str, torch.Tensor], optimizer: Mapping[str, Any]
 ) -> None:
-    """Writes a checkpoint; of the merged folders the best so far stays."""
+    """Writes a checkpoint, with the state of the optimizer; of the merged folders the best so far stays."""
     work.mkdir(parents=True, exist_ok=True)
     partial = work / "checkpoint.partial"
     weights = {name: tensor.detach().cpu() for name, tensor in learnt.items()}
-    state = {"key": key, "history": asdict(history), "learnt": weights, "optimizer": optimizer.state_dict()}
+    state = {"key": key, "history": asdict(history), "learnt": weights, "optimizer": optimizer}
     torch.save(state, partial)
     partial.replace(work / "checkpoint.pt")
     for merged in work.glob("step-*"):
@@ -62,8 +63,9 @@ def resumed(work: Path, key: str, learnt: Mapping[str, torch.Tensor], optimizer:
         return History()
     with torch.no_grad():
         for name, weights in learnt.items():
-            weights.copy_(state["learnt"][name])
+            weights.copy_(as_divided(state["learnt"][name], weights))
     optimizer.load_state_dict(state["optimizer"])
+    divide_state(optimizer)
     return history
 
 

@@ -21,10 +21,13 @@ from fieldstone.errors import ModelError
 from fieldstone.models.huggingface import quiet
 from fieldstone.progress import Progress
 from fieldstone.settings import RerankerTuning, RetrieverTuning
+from fieldstone.tune import together
 from fieldstone.tune.retriever.batches import Row
 
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
 WEIGHT_DECAY = 0.01
+CLIPPED_AT = 1.0
+"""The greatest norm of a step's gradients."""
 _BYTES = 200  # that a token leaves for the way back, a layer and unit of width (MiniLM in float32)
 
 
@@ -76,12 +79,14 @@ def arguments_of(
         warmup_steps=min(math.ceil(tuning.warmup * len(steps)), len(steps) - 1),  # the first has rate 0
         lr_scheduler_type="linear",
         weight_decay=WEIGHT_DECAY,
+        max_grad_norm=CLIPPED_AT if together.size() == 1 else 0,  # else `AddUp` clips the sum
         seed=seed,
         use_cpu=device == "cpu",
         bf16=dtype == "bfloat16",
         batch_sampler=_planned(batches),
         dataloader_pin_memory=False,
         logging_steps=1,
+        save_strategy="steps" if together.rank() == 0 else "no",
         save_steps=len(steps),
         save_total_limit=1,
         disable_tqdm=True,
@@ -92,11 +97,21 @@ def arguments_of(
     return arguments
 
 
+class AddUp(TrainerCallback):  # type: ignore[misc]
+    """Adds up the gradients of several processes, and then clips them as the trainer would."""
+
+    def on_pre_optimizer_step(self, _args: Any, _state: Any, _control: Any, model: Any, **_: Any) -> None:
+        """Before a step: the parameters that took part in it."""
+        learnt = [weights for weights in model.parameters() if weights.grad is not None]
+        together.add_up(learnt)
+        torch.nn.utils.clip_grad_norm_(learnt, CLIPPED_AT)
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the progress and the seconds, and asks for checkpoints and dev scores at the right steps."""
 
-    def __init__(self, ends: set[int], progress: Progress, step: str) -> None:
-        self._ends, self._progress, self._step = ends, progress, step
+    def __init__(self, ends: set[int], progress: Progress, step: str, *, keeps: bool = True) -> None:
+        self._ends, self._progress, self._step, self._keeps = ends, progress, step, keeps
         self._began = self._saved = time.monotonic()
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -111,7 +126,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._progress(self._step, state.global_step, state.max_steps, "steps")
         epoch_ends = state.global_step in self._ends
         control.should_evaluate |= epoch_ends and args.eval_strategy != "no"
-        control.should_save |= epoch_ends or time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS
+        if self._keeps:
+            control.should_save |= epoch_ends or time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS
 
     def on_save(self, *_: Any, **__: Any) -> None:
         """The next checkpoint can wait."""

@@ -55,7 +55,8 @@ def look(
             f"{workspace.path} has no questions yet; type: fieldstone synthesize {workspace.path}, "
             "or name a file with --questions"
         )
-    encoder = load_encoder(models.encoder, device=models.device, threads=models.threads or None)
+    device, threads, engine = models.device, models.threads or None, models.engine
+    encoder = load_encoder(models.encoder, device=device, threads=threads, engine=engine)
     near = {id_ for e in every for id_ in (e.passage_id or "", *e.negatives)}
     found = library.vectors(library.meta("encoder") or "", sorted(near))
     known = None
@@ -63,7 +64,7 @@ def look(
         there = {p.id: p.document_id for p in passages}
         fit = [e for e in every if e.answer and e.passage_id in there and "form" not in e.made_by]
         drawn = random.Random(settings.seed).sample(fit, min(closed_book, len(fit)))
-        generator = load_generator(models.generator, device=models.device, threads=models.threads or None)
+        generator = load_generator(models.generator, device=device, threads=threads, engine=engine)
         known = ask_without(generator, drawn, library.passage_texts(), there, progress)
     mine = questions is None
     return measure_quality(

@@ -4,17 +4,18 @@ The library itself is the default store and the source of truth; another store h
 brought up to date from the library and can be deleted at any time. A store is named by its URL:
 
     memory:                      a matrix in memory, searched exactly
-    faiss:///folder/name.faiss   a FAISS file, searched exactly
+    faiss:///folder/name.faiss   a FAISS file, searched exactly, above a size approximately
     qdrant:///folder             Qdrant in this process      qdrant://host:6333   a Qdrant server
     chroma:///folder             Chroma in this process      chroma://host:8000   a Chroma server
 
 A path may be relative (`faiss:name.faiss`). A package of your own adds a scheme as an entry point in the
-group `fieldstone.stores`: a function of (url, dimension, collection) that returns a Store.
+group `fieldstone.stores`: a function of (url, dimension, collection, settings) that returns a Store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol, cast
@@ -23,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldstone.errors import MissingExtra, StoreError
+from fieldstone.progress import Progress
+from fieldstone.settings import StoreSettings
 
 Vectors = NDArray[np.float32]
 Found = list[tuple[str, float]]
@@ -37,6 +40,13 @@ class Store(Protocol):
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Keep `vectors` (n, dimension) under `ids`; when it returns they are found and survive a kill."""
+        ...
+
+    def loading(self, count: int, progress: Progress) -> AbstractContextManager[None]:
+        """Some `count` vectors are added in the block: what can wait until its end (an index, say) may.
+
+        A kill in the block may lose a part of what was added in it, but nothing else.
+        """
         ...
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -64,10 +74,10 @@ BUILT_IN = {
     "chroma": "fieldstone.search.stores.chroma:open_chroma",
 }
 
-Opener = Callable[[str, int, str], Store]
+Opener = Callable[[str, int, str, StoreSettings], Store]
 
 
-def open_store(url: str, dimension: int, collection: str) -> Store:
+def open_store(url: str, dimension: int, collection: str, settings: StoreSettings | None = None) -> Store:
     """The store at `url` for vectors of this dimension; made if there is none.
 
     `collection` names a library and the encoder of its vectors: a vector never meets an encoder that did not
@@ -88,7 +98,7 @@ def open_store(url: str, dimension: int, collection: str) -> Store:
         raise StoreError(
             f"{url!r} needs the package {error.name!r}; type: pip install {error.name}"
         ) from None
-    return opener(url, dimension, collection)
+    return opener(url, dimension, collection, settings or StoreSettings())
 
 
 # -- what the stores share

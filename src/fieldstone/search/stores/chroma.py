@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
 from fieldstone.errors import StoreError
+from fieldstone.progress import Progress
 from fieldstone.search.stores import Found, Vectors, folder_or_server, last_of_each, other_dimension
+from fieldstone.settings import StoreSettings
 
 INDEX = {"hnsw": {"space": "ip", "ef_construction": 200, "ef_search": 200}}
 """Inner product of unit vectors; twice Chroma's default effort, for a recall near that of an exact search."""
@@ -36,6 +38,11 @@ class ChromaStore:
             part = slice(start, start + self._batch)
             with _explained(self._url):
                 self._collection.upsert(ids=kept[part], embeddings=rows[part])
+
+    def loading(self, count: int, progress: Progress) -> AbstractContextManager[None]:
+        """Chroma indexes what it is given at once, always."""
+        del count, progress
+        return nullcontext()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget these ids."""
@@ -84,15 +91,16 @@ class ChromaStore:
         return held
 
 
-def open_chroma(url: str, dimension: int, collection: str) -> ChromaStore:
-    """The collection `fieldstone-COLLECTION` of a Chroma folder or server."""
+def open_chroma(url: str, dimension: int, collection: str, settings: StoreSettings) -> ChromaStore:
+    """The collection `fieldstone-COLLECTION` of a Chroma folder or server; it heeds none of the settings."""
+    del settings
     place = folder_or_server(url)
-    settings = Settings(anonymized_telemetry=False)
+    quiet = Settings(anonymized_telemetry=False)
     with _explained(url):
         if isinstance(place, Path):
-            client = chromadb.PersistentClient(str(place), settings=settings)
+            client = chromadb.PersistentClient(str(place), settings=quiet)
         else:
-            client = chromadb.HttpClient(place[0], place[1] or 8000, settings=settings)
+            client = chromadb.HttpClient(place[0], place[1] or 8000, settings=quiet)
         name = f"fieldstone-{collection}"
         try:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from fieldstone.errors import StoreError
+from fieldstone.progress import Progress
 from fieldstone.search.stores import (
     Found,
     Vectors,
@@ -22,18 +24,34 @@ from fieldstone.search.stores import (
     last_of_each,
     other_dimension,
 )
+from fieldstone.settings import StoreSettings
 
 BATCH = 1000
 """Points a request: at a dimension of 384 some 8 MB of JSON, of the 32 MB that a server takes."""
+
+INDEXED_ABOVE = 10_000
+"""Kilobytes of a segment above which a server builds an index over it: Qdrant's default."""
+
+MANY = 20_000
+"""So many vectors are loaded without an index, which is built once they are there."""
+
+OVERSAMPLING = {"int8": 2.0, "binary": 4.0}
+"""How many times k are found among quantised vectors and then scored by whole ones."""
 
 
 class QdrantStore:
     """One collection; a point's id is the passage id as a number, and it carries nothing else."""
 
-    def __init__(self, url: str, client: QdrantClient, collection: str) -> None:
+    def __init__(self, url: str, client: QdrantClient, collection: str, settings: StoreSettings) -> None:
         self._url = url
         self._client = client
         self._collection = collection
+        self._params = None
+        if settings.quantization != "none":
+            how = models.QuantizationSearchParams(
+                rescore=True, oversampling=OVERSAMPLING[settings.quantization]
+            )
+            self._params = models.SearchParams(quantization=how)
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Keep `vectors` (n, dimension) under `ids`."""
@@ -47,6 +65,41 @@ class QdrantStore:
             ]
             with _explained(self._url):
                 self._client.upsert(self._collection, points, wait=True)
+
+    @contextmanager
+    def loading(self, count: int, progress: Progress) -> Iterator[None]:
+        """Many are added without an index over them, which a server then builds at one go.
+
+        Also where a load before this one was stopped and has left the collection without.
+        """
+        if isinstance(folder_or_server(self._url), Path) or (count < MANY and self._indexes()):
+            yield
+            return
+        self._index_above(0)  # 0: never
+        yield
+        self._index_above(INDEXED_ABOVE)
+        while True:
+            with _explained(self._url):
+                now = self._client.get_collection(self._collection)
+            total = now.points_count or 0
+            if now.status != models.CollectionStatus.GREEN:
+                progress("index", min(now.indexed_vectors_count or 0, total - 1), total, "vectors")
+                time.sleep(1)
+                continue
+            progress("index", total, total, "vectors")
+            return
+
+    def _indexes(self) -> bool:
+        with _explained(self._url):
+            config = self._client.get_collection(self._collection).config
+        return bool(config.optimizer_config.indexing_threshold != 0)
+
+    def _index_above(self, kilobytes: int) -> None:
+        with _explained(self._url):
+            self._client.update_collection(
+                self._collection,
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
+            )
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget these ids."""
@@ -63,7 +116,7 @@ class QdrantStore:
         if only is not None:
             chosen = models.Filter(must=[models.HasIdCondition(has_id=[as_number(id_) for id_ in only])])
         requests = [
-            models.QueryRequest(query=row, filter=chosen, limit=k)
+            models.QueryRequest(query=row, filter=chosen, limit=k, params=self._params)
             for row in np.asarray(vectors, np.float32).tolist()
         ]
         with _explained(self._url):
@@ -88,8 +141,11 @@ class QdrantStore:
         self._client.close()
 
 
-def open_qdrant(url: str, dimension: int, collection: str) -> QdrantStore:
-    """The collection `fieldstone-COLLECTION` of a Qdrant folder or server."""
+def open_qdrant(url: str, dimension: int, collection: str, settings: StoreSettings) -> QdrantStore:
+    """The collection `fieldstone-COLLECTION` of a Qdrant folder or server.
+
+    Raises StoreError for one that is there and was made with other settings.
+    """
     place = folder_or_server(url)
     name = f"fieldstone-{collection}"
     with _explained(url):
@@ -99,16 +155,58 @@ def open_qdrant(url: str, dimension: int, collection: str) -> QdrantStore:
             client = QdrantClient(host=place[0], port=place[1] or 6333, check_compatibility=False)
         try:
             if not client.collection_exists(name):
-                size = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-                client.create_collection(name, vectors_config=size)
-            there = client.get_collection(name).config.params.vectors.size
+                client.create_collection(
+                    name,
+                    vectors_config=models.VectorParams(
+                        size=dimension, distance=models.Distance.COSINE, on_disk=settings.on_disk
+                    ),
+                    shard_number=settings.shards or None,
+                    replication_factor=settings.replicas,
+                    quantization_config=_quantized(settings),
+                )
+            config = client.get_collection(name).config
         except BaseException:
             client.close()
             raise
-    if there != dimension:
+    try:
+        if (there := config.params.vectors.size) != dimension:
+            raise other_dimension(url, name, there, dimension)
+        if not isinstance(place, Path) and (differs := _differing(config, settings)):
+            raise StoreError(
+                f"collection {name} at {url} was made with {differs}; delete it there to have it made anew, "
+                "or set what it was made with"
+            )
+    except BaseException:
         client.close()
-        raise other_dimension(url, name, there, dimension)
-    return QdrantStore(url, client, name)
+        raise
+    return QdrantStore(url, client, name, settings)
+
+
+def _quantized(settings: StoreSettings) -> models.QuantizationConfig | None:
+    """What is searched in the place of whole vectors, in memory always."""
+    if settings.quantization == "int8":
+        # the rarest hundredth of the components may be cut off: the others are told apart the better
+        int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        return models.ScalarQuantization(scalar=int8)
+    if settings.quantization == "binary":
+        return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    return None
+
+
+def _differing(config: models.CollectionConfig, settings: StoreSettings) -> str:
+    """The settings that a collection was made with, where they are not these; empty if they are."""
+    quantized = config.quantization_config
+    kind = "none" if quantized is None else "int8" if hasattr(quantized, "scalar") else "binary"
+    there = {
+        "shards": config.params.shard_number or 1,
+        "replicas": config.params.replication_factor or 1,
+        "on_disk": bool(config.params.vectors.on_disk),
+        "quantization": kind,
+    }
+    wanted = settings.model_dump(include=set(there))
+    if not settings.shards:
+        del there["shards"]
+    return ", ".join(f"store.{name} = {its}" for name, its in there.items() if its != wanted[name])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ run that was stopped goes on from its last checkpoint and ends as if it had not 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from fieldstone.models.files import weights_fingerprint
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
+from fieldstone.tune.divided import divide
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.tuned import Tuned, finished_before
@@ -79,7 +81,7 @@ def tune_generator(
     folder = weights_folder(base)
     begun = (start.read_bytes(),) if start else ()
     key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *begun, *rows)
-    if finished := finished_before(into, key):
+    if finished := together.first_only(lambda: finished_before(into, key)):
         return finished
     check_method(tuning.method, where)
     texts, starts = _texts(load_generator(base, device=device, threads=threads), rows)
@@ -89,17 +91,18 @@ def tune_generator(
         torch.manual_seed(seed)
         options = Options(device=where, threads=threads, dtype=dtype)
         model = prepared(base, folder, tuning, options).train()
-        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         if start:
-            put_adapters(learnt, start)
-        away = distance_from_here(model) if tuning.start_pull else None
-        budget = micro_batch(
-            model.config.get_text_config(), where, sum(weights.numel() for weights in learnt.values())
-        )
+            put_adapters({n: its for n, its in model.named_parameters() if its.requires_grad}, start)
+        trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+        budget = micro_batch(model.config.get_text_config(), where, trained)
         if tuning.packing:
             check_packing(base, model, texts)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
             recompute(model)
+        if tuning.divided and together.size() > 1:
+            divide(model)
+        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+        away = distance_from_here(model) if tuning.start_pull else None
 
         def learn_step(step: Sequence[int]) -> float:
             loss = learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing)
@@ -107,10 +110,10 @@ def tune_generator(
                 torch.autograd.backward(tuning.start_pull / 2 * away())
             return loss
 
-        def write(target: Path) -> None:
-            merge(base, folder, tuning, threads, learnt, target)
+        def write(its: Mapping[str, torch.Tensor], target: Path) -> None:
+            merge(base, folder, tuning, threads, its, target)
             if tuning.method != "full":
-                write_adapters(learnt, target / ADAPTERS)
+                write_adapters(its, target / ADAPTERS)
 
         def score(name: str) -> float:
             assert dev_score is not None

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from fieldstone.progress import Progress
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
 from fieldstone.tune.checkpoint import resumed, save_checkpoint, writing
+from fieldstone.tune.divided import whole
 from fieldstone.tune.generator.tuned import Tuned, publish, work_of
 
 _STEP = "tune generator"
@@ -24,7 +27,7 @@ _SAVING = 0.05  # share of the time that may go into them: all weights of a larg
 def run_steps(
     learn: Callable[[Sequence[int]], float],
     *,
-    write: Callable[[Path], None],
+    write: Callable[[Mapping[str, torch.Tensor], Path], None],
     dev_score: Callable[[str], float] | None,
     base: str,
     into: Path,
@@ -43,9 +46,9 @@ def run_steps(
     """Run all steps, or those left after the last checkpoint beside `into`, and put the best into its place.
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
-    folder of what is learnt so far; `dev_score` is asked about a model by its name, and without it the last
-    step is the best. `lengths`: tokens of each row, besides which `too_long` rows were left out; `starts`:
-    what each begins with, as in `batches_of`.
+    folder of what is learnt so far, the `learnt` weights, put together where they are divided; `dev_score`
+    is asked about a model by its name, and without it the last step is the best. `lengths`: tokens of each
+    row, besides which `too_long` rows were left out; `starts`: what each begins with, as in `batches_of`.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
     work = work_of(into)
@@ -56,53 +59,64 @@ def run_steps(
     for epoch in range(tuning.epochs):
         batches += batches_of(lengths, tuning, seed, epoch, starts)
     optimizer = torch.optim.AdamW(learnt.values(), weight_decay=0.0)
-    history = resumed(work, key, learnt, optimizer)
+    first = together.rank() == 0  # of several processes: all learn, the first one scores and writes
+    history = together.one_after_another(lambda: resumed(work, key, learnt, optimizer))
+    together.same_everywhere(history.step, work)
+    divided = any(isinstance(weights, DTensor) for weights in learnt.values())
     before, saved, pause = history.seconds, began, SAVED_EVERY
     progress(_STEP, max(history.step, 0), steps, "steps")
     for step in range(history.step + 1, steps + 1):
         if step:
             started = time.perf_counter()
             optimizer.param_groups[0]["lr"] = tuning.learning_rate * rate(step, steps, tuning.warmup)
-            torch.manual_seed(int(fingerprint(seed, step), 16) >> 1)  # dropout, alike after a restart
+            chance = fingerprint(seed, step, *([] if first else [together.rank()]))
+            torch.manual_seed(int(chance, 16) >> 1)  # dropout, alike after a restart
             loss = learn(batches[step])
             torch.nn.utils.clip_grad_norm_(learnt.values(), 1.0)
             optimizer.step()
             history.losses.append(loss)
             history.tokens += sum(lengths[i] for i in batches[step])
             history.training += time.perf_counter() - started
-        if step in checks:
+        ours = whole(learnt) if step in checks else learnt  # all put divided weights together
+        if first and step in checks:
             name = base
             if step:
                 name = str(work / f"step-{step}")
                 with writing(into):
-                    write(Path(name))
+                    write(ours, Path(name))
             history.scores.append((step, float(dev_score(name) if dev_score else step)))
         history.step, now = step, time.perf_counter()
-        if step in checks or now - saved > pause:
+        if step in checks or (now - saved > pause and not divided):
             history.seconds = before + now - began
-            with writing(into):
-                save_checkpoint(work, key, history, learnt, optimizer)
+            state = whole(optimizer.state_dict())
+            if first:
+                with writing(into):
+                    save_checkpoint(work, key, history, ours, state)
             saved = time.perf_counter()
             pause = max(SAVED_EVERY, (saved - now) / _SAVING)
         if step:
             progress(_STEP, step, steps, "steps")
-    tuned = Tuned(
-        folder=into,
-        steps=history.step,
-        seconds=round(history.seconds, 3),
-        losses=tuple(history.losses),
-        scores=tuple(history.scores),
-        best_step=history.best,
-        rows=len(lengths),
-        too_long=too_long,
-        trainable=sum(weights.numel() for weights in learnt.values()),
-        tokens_per_second=round(history.tokens / history.training, 1),
-        device=device,
-        dtype=dtype,
-    )
-    with writing(into):
-        publish(key, tuned)
-    return tuned
+
+    def finish() -> Tuned:
+        tuned = Tuned(
+            folder=into,
+            steps=history.step,
+            seconds=round(history.seconds, 3),
+            losses=tuple(history.losses),
+            scores=tuple(history.scores),
+            best_step=history.best,
+            rows=len(lengths),
+            too_long=too_long,
+            trainable=sum(weights.numel() for weights in learnt.values()),
+            tokens_per_second=round(history.tokens / history.training, 1),
+            device=device,
+            dtype=dtype,
+        )
+        with writing(into):
+            publish(key, tuned)
+        return tuned
+
+    return together.first_only(finish)
 
 
 def batches_of(

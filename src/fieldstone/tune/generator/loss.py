@@ -15,6 +15,8 @@ import torch
 
 from fieldstone.errors import ModelError
 from fieldstone.models.batches import by_length
+from fieldstone.tune import together
+from fieldstone.tune.divided import evened, is_divided
 
 Text = tuple[list[int], list[int]]
 """The tokens of a prompt, and those to learn after it."""
@@ -45,20 +47,26 @@ class Sequences:
 def learn(model: Any, batch: Sequence[Text], budget: int, dtype: str, *, packing: bool = False) -> float:
     """Puts the gradients of a batch's mean loss into place, read in parts of `budget` tokens; the loss.
 
-    The mean is over the learnt tokens of the whole batch, in nats. In bfloat16 the products of float32
-    weights are computed in it too (autocast).
+    Of several processes each reads its share of the batch. The mean is over the learnt tokens of the whole
+    batch, in nats. In bfloat16 the products of float32 weights are computed in it too (autocast).
     """
     model.zero_grad()
     learnt = sum(len(after) for _, after in batch)
+    batch = together.share(batch)
     lengths = [len(before) + len(after) for before, after in batch]
-    parts = packs(batch, min(budget, PACKED)) if packing else by_length(lengths, budget=budget)
+    parts = list(packs(batch, min(budget, PACKED)) if packing else by_length(lengths, budget=budget))
     loss = 0.0
+    if is_divided(model):
+        parts = evened(parts)
     for part in parts:
-        read = (packed if packing else padded)([batch[i] for i in part])
+        rows = [batch[i] for i in part] or [([0], [0])]  # with none, it takes part and learns nothing
+        read = (packed if packing else padded)(rows)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            summed = _summed(model, read)
+            summed = _summed(model, read) * bool(part)
         torch.autograd.backward(summed / learnt)
         loss += summed.item() / learnt
+    loss = together.total(loss, model.device)
+    together.add_up(weights for weights in model.parameters() if weights.requires_grad)
     if not math.isfinite(loss):
         raise ModelError(f"the loss became {loss}; set a lower generator.learning_rate and start again")
     return loss

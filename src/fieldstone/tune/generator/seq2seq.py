@@ -31,6 +31,7 @@ from fieldstone.models.seq2seq import Parts, Seq2SeqGenerator, joined_states, le
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import GeneratorTuning
+from fieldstone.tune import together
 from fieldstone.tune.generator import Row
 from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.tuned import Tuned, finished_before
@@ -71,6 +72,10 @@ def tune_seq2seq(
         raise SettingsError(
             f"generator.method = {tuning.method}, but {base} has an encoder of its own; set lora or full"
         )
+    if tuning.divided:
+        raise SettingsError(
+            f"generator.divided = true, but {base} has an encoder of its own; set generator.divided = false"
+        )
     if tuning.packing:
         raise SettingsError(
             f"generator.packing = true, but {base} has an encoder of its own; set generator.packing = false"
@@ -81,7 +86,7 @@ def tune_seq2seq(
         )
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
-    if finished := finished_before(into, key):
+    if finished := together.first_only(lambda: finished_before(into, key)):
         return finished
     generator = load_generator(base, device=device, threads=threads)
     if not isinstance(generator, Seq2SeqGenerator):
@@ -104,7 +109,7 @@ def tune_seq2seq(
         learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         return run_steps(
             lambda step: _learn(model, [lessons[i] for i in step], budget, pad, half),
-            write=lambda to: merge(base, folder, tuning, threads, learnt, to, AutoModelForSeq2SeqLM),
+            write=lambda its, to: merge(base, folder, tuning, threads, its, to, AutoModelForSeq2SeqLM),
             dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
             base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
             too_long=len(rows) - len(lessons), device=where, dtype="bfloat16" if half else "float32",
@@ -145,6 +150,7 @@ def _learn(model: Any, batch: Sequence[_Lesson], budget: int, pad: int, half: bo
     model.zero_grad()
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are inside
     count = sum(len(lesson.learnt) for lesson in batch)
+    batch = together.share(batch)
     loss = 0.0
     for part in by_length([lesson.tokens for lesson in batch], budget=budget):
         its = [batch[i] for i in part]
@@ -157,6 +163,8 @@ def _learn(model: Any, batch: Sequence[_Lesson], budget: int, pad: int, half: bo
         summed = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
         torch.autograd.backward(summed / count)
         loss += summed.item() / count
+    loss = together.total(loss, model.device)
+    together.add_up(weights for weights in model.parameters() if weights.requires_grad)
     if not math.isfinite(loss):
         raise ModelError(f"the loss became {loss}; set a lower generator.learning_rate and start again")
     return loss

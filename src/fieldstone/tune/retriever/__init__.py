@@ -142,10 +142,14 @@ def tune_retriever(
     if (beside := passage_model(base)) != base:
         raise ModelError(f"{base!r} is a tuned questions' side already; tune its base: {beside}")
     where = pick_device(device).name
+    from fieldstone.tune import together  # only now, as below: it loads torch
+
     if tuning.method == "adapter":
         rows = _rows(data, tuning)
-        return _tune_adapter(
-            base, rows, into, tuning, known or {}, dev_score, start, seed, where, threads, progress
+        return together.first_only(
+            lambda: _tune_adapter(
+                base, rows, into, tuning, known or {}, dev_score, start, seed, where, threads, progress
+            )
         )
     folder, rows = _encoder_folder(base), _rows(data, tuning)
     layout = read_layout(folder)
@@ -158,7 +162,7 @@ def tune_retriever(
     )
 
     work = into.with_name(f"{into.name}.tuning")
-    if done := finished(into, inputs):
+    if done := together.first_only(lambda: finished(into, inputs)):
         shutil.rmtree(work, ignore_errors=True)
         return done
     # float16 gradients would underflow
@@ -172,13 +176,16 @@ def tune_retriever(
     from fieldstone.tune.retriever.sentences import train  # only now: it loads torch
 
     with _room(into):
-        prepare(work, inputs)
+        together.first_only(lambda: prepare(work, inputs))
         if warming:
             from fieldstone.tune.retriever.warm_up import warm_up
 
-            folder, _ = warm_up(
-                folder, [prefixes[1] + text for text in warming], work / "warm", tuning,
-                max_tokens=encoder.max_tokens, seed=seed, device=where, threads=threads, progress=progress,
+            folder, _ = together.first_only(
+                lambda: warm_up(
+                    folder, [prefixes[1] + text for text in warming], work / "warm", tuning,
+                    max_tokens=encoder.max_tokens, seed=seed, device=where, threads=threads,
+                    progress=progress,
+                )
             )  # fmt: skip
         trained = train(
             folder,
@@ -199,7 +206,7 @@ def tune_retriever(
         )
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": where, "dtype": precision, "steps": len(trained.losses)}
-        return publish(work, facts | dataclasses.asdict(trained), into)
+        return together.first_only(lambda: publish(work, facts | dataclasses.asdict(trained), into))
 
 
 def _tune_adapter(

@@ -91,7 +91,7 @@ def warm_up(
             if step == steps or time.monotonic() - saved > _SAVED_EVERY:
                 saved = time.monotonic()
                 with writing(work):
-                    save_checkpoint(work, key, history, learnt, optimizer)
+                    save_checkpoint(work, key, history, learnt, optimizer.state_dict())
             progress(_STEP, step, steps, "steps")
         with writing(work):
             model.save_pretrained(str(work / "model"), create_model_card=False)
