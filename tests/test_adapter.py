@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from fieldstone.errors import ModelError
 from fieldstone.models import load_encoder
-from fieldstone.models.towers import ADAPTER, read_adapter
+from fieldstone.models.towers import ADAPTER, read_adapter, write_adapter
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune.retriever import Tuned, _rows, tune_retriever
 from fieldstone.tune.retriever.batches import plan_steps
@@ -135,3 +135,36 @@ def test_a_tuned_side_is_not_tuned_again(bert, tmp_path):
     for method in ("adapter", "full"):
         with pytest.raises(ModelError, match="tune its base"):
             tune(tuned.folder, CONTRASTS, tmp_path / "u", HOW.model_copy(update={"method": method}))
+
+
+def test_it_goes_on_from_an_earlier_map(bert, tmp_path):
+    first = tune(bert, CONTRASTS, tmp_path / "first", HOW)
+    start = first.folder / ADAPTER
+    still = HOW.model_copy(update={"adapter_rate": 1e-12})
+    second = tune(bert, CONTRASTS, tmp_path / "second", still, start=start)
+    for ours, theirs in zip(read_adapter(second.folder / ADAPTER), read_adapter(start), strict=True):
+        assert np.allclose(ours, theirs, atol=1e-7)
+    assert second.losses[0] < first.losses[0]
+    other = tune(bert, CONTRASTS, tmp_path / "second", still)  # another start is another run
+    assert other.losses != second.losses
+
+
+def test_a_pull_to_the_start_holds_it_there(bert, tmp_path):
+    start = tune(bert, CONTRASTS, tmp_path / "first", HOW).folder / ADAPTER
+    moved = []
+    for pull in (0.0, 10.0, 10_000.0):
+        how = HOW.model_copy(update={"start_pull": pull})
+        weight, _ = read_adapter(
+            tune(
+                bert, LEXICAL, tmp_path / f"{pull}", how.model_copy(update={"loss": "fused"}), start=start
+            ).folder
+            / ADAPTER
+        )
+        moved.append(float(np.square(weight - read_adapter(start)[0]).sum()))
+    assert moved[0] > moved[1] > moved[2]
+
+
+def test_a_map_of_another_size_is_refused(bert, tmp_path):
+    write_adapter(tmp_path / ADAPTER, np.zeros((3, 3), np.float32), np.zeros(3, np.float32))
+    with pytest.raises(ModelError, match=r"shape \(3, 3\), but the encoder has"):
+        tune(bert, CONTRASTS, tmp_path / "t", HOW, start=tmp_path / ADAPTER)

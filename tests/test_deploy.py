@@ -85,3 +85,20 @@ def test_the_image_has_what_it_needs():
     assert "/readyz" in DOCKERFILE.partition("HEALTHCHECK")[2]
     assert re.search("^USER (?!root)", DOCKERFILE.rpartition("FROM")[2], re.MULTILINE)
     is_a_command(yaml.safe_load(re.search("^CMD (.+)$", DOCKERFILE, re.MULTILINE)[1]))
+
+
+def test_the_federation_fits_together():
+    whole = yaml.safe_load((DEPLOY / "federation.yaml").read_text())
+    services = whole["services"]
+    assert set(services) == {"coordinator", "site"}
+    for its in services.values():
+        assert (DEPLOY / its["build"]["context"] / its["build"]["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+        assert f"ARG {next(iter(its['build']['args']))}=" in DOCKERFILE
+        assert {v.split(":")[0] for v in its["volumes"] if v[0] not in "./$"} <= set(whole["volumes"])
+        assert its["environment"]["FLWR_TELEMETRY_ENABLED"] == "0"
+    for name, verb in (("coordinator", "run"), ("site", "join")):
+        command = shlex.split(services[name]["command"])
+        assert command[:2] == ["federate", verb]
+        help_ = CliRunner().invoke(app, ["federate", verb, "--help"]).output
+        assert all(option in help_ for option in command if option.startswith("--"))
+    is_a_command(shlex.split(services["site"]["command"].replace("${COORDINATOR:-coordinator:9092}", "c:1")))

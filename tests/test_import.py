@@ -127,7 +127,7 @@ def allowed(part: str, imported: str) -> bool:
         return imported in GROUND
     if part in STEPS:
         return imported in GROUND or (part, imported) in STEPS_OF_STEPS
-    if (part, imported) == ("serve", "recipes"):
+    if part in ("serve", "federate") and imported == "recipes":
         return True
     return part in ABOVE and imported in GROUND | STEPS
 

@@ -571,3 +571,54 @@ def test_the_embedded_model_answers_better_about_another_article(
     assert f1(new) == after  # what was scored is what is kept
     first = [taught[0].prompt], [taught[0].completion]
     assert new.score(*first)[0].logprob != base.score(*first)[0].logprob
+
+
+def test_the_adapters_are_kept_beside_what_they_were_merged_into(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    tuned = run(base, tmp_path / "t", tuning=TUNING.model_copy(update={"epochs": 1}))
+    kept, merged, plain = load_file(tuned.folder / weights_of.ADAPTERS), weights(tuned.folder), weights(base)
+    a = next(name for name in kept if "q_proj.lora_A" in name)
+    product = kept[a.replace("lora_A", "lora_B")] @ kept[a] * (TUNING.alpha / TUNING.rank)
+    name = a.removeprefix("base_model.model.").replace("lora_A.default.", "")
+    assert torch.allclose(merged[name], plain[name] + product, atol=1e-5)
+    assert sum(its.numel() for its in kept.values()) == tuned.trainable
+
+
+def test_it_goes_on_from_adapters(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    short = TUNING.model_copy(update={"epochs": 1, "checks": 1})
+    first = run(base, tmp_path / "first", tuning=short, dev_score=None)
+    start = first.folder / weights_of.ADAPTERS
+    still = short.model_copy(update={"learning_rate": 1e-12})
+    second = run(base, tmp_path / "second", tuning=still, dev_score=None, start=start)
+    assert second.losses[0] < first.losses[0]
+    for name, its in load_file(second.folder / weights_of.ADAPTERS).items():
+        assert torch.allclose(its, load_file(start)[name], atol=1e-8), name
+    assert run(base, tmp_path / "second", tuning=still, dev_score=None, start=start) == second  # at once
+    other = short.model_copy(update={"rank": 3})
+    with pytest.raises(ModelError, match="another rank or model"):
+        run(base, tmp_path / "third", tuning=other, start=start)
+    with pytest.raises(ModelError, match="holds no adapters"):
+        run(base, tmp_path / "third", tuning=short, start=base / "config.json")
+
+
+def test_without_a_score_the_last_step_is_kept(base: Path, tmp_path: Path) -> None:
+    tuned = run(base, tmp_path / "t", dev_score=None)
+    assert tuned.best_step == tuned.steps
+
+
+def test_a_pull_to_the_start_holds_the_adapters_there(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    short, moved = TUNING.model_copy(update={"epochs": 1, "checks": 1}), []
+    start = run(base, tmp_path / "first", tuning=short, dev_score=None).folder / weights_of.ADAPTERS
+    for pull in (0.0, 10.0):
+        how = short.model_copy(update={"start_pull": pull})
+        found = load_file(
+            run(base, tmp_path / f"{pull}", tuning=how, dev_score=None, start=start).folder
+            / weights_of.ADAPTERS
+        )
+        moved.append(sum(float((its - load_file(start)[name]).square().sum()) for name, its in found.items()))
+    assert moved[1] < 0.9 * moved[0]

@@ -12,6 +12,7 @@ FieldstoneError
 ├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
 ├── KeysError         the keys of a server cannot be read, written or found
 ├── SitesError        the sites of a question cannot be read, or none of them answers
+├── FederationError   sites do not fit together, or too few answer
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
@@ -72,6 +73,10 @@ class KeysError(FieldstoneError):
 
 class SitesError(FieldstoneError):
     """The sites of a question cannot be read, or none of them answers."""
+
+
+class FederationError(FieldstoneError):
+    """Sites do not fit together, or too few of them answer."""
 
 
 class RequestError(FieldstoneError):

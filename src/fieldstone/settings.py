@@ -244,6 +244,11 @@ class RetrieverTuning(_Branch):
     adapter_epochs: int = Field(10, ge=1, description="in the place of epochs (adapter)")
     adapter_rate: float = Field(3e-4, gt=0, description="in the place of learning_rate (adapter)")
     adapter_pull: float = Field(0.3, ge=0, description="how strongly the map is held to doing nothing")
+    start_pull: float = Field(
+        0.0,
+        ge=0,
+        description="how strongly weights are held to those they start from (L2-SP; full, adapter)",
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -261,6 +266,11 @@ class RetrieverTuning(_Branch):
             raise ValueError(
                 f"retriever.warm_up = {self.warm_up} moves the passages' vectors, but retriever.towers = "
                 "query keeps them; set retriever.warm_up = none"
+            )
+        if self.start_pull and self.method == "lora":
+            raise ValueError(
+                f"retriever.start_pull = {self.start_pull} holds whole weights or an adapter, but "
+                "retriever.method = lora; set retriever.method = full"
             )
         if any(size < 1 for size in self.matryoshka):
             raise ValueError(
@@ -344,6 +354,9 @@ class GeneratorTuning(_Branch):
         True, description="together (gold, raft): passages that look right, else any others"
     )
     checks: int = Field(2, ge=1, description="times an epoch that the dev score is taken")
+    start_pull: float = Field(
+        0.0, ge=0, description="how strongly what learns is held to where it starts (L2-SP)"
+    )
 
 
 class PreferenceTuning(_Branch):
@@ -381,6 +394,70 @@ class SearchTuning(_Branch):
     batch: int = Field(8, ge=1, description="questions a step")
     learning_rate: float = Field(1e-5, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+
+
+class FederateSettings(_Branch):
+    """How several sites tune one model; all but `epsilon` and `secure` is the coordinator's to say."""
+
+    part: Literal["retriever", "generator"] = Field(
+        "retriever", description="what is federated: what retriever.method or generator.method trains of it"
+    )
+    rounds: int = Field(5, ge=1)
+    epochs: int = Field(2, ge=1, description="of a round at each site, in the place of the part's own")
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
+    proximal: float = Field(
+        0.01, ge=0, description="pull of a site's weights towards the global ones (fedprox)"
+    )
+    server_rate: float = Field(
+        0.0, ge=0, description="how far the average moves the global weights; 0: 1, adaptive strategies 0.001"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="of the first moment (fedadam, fedyogi)")
+    beta2: float = Field(0.99, ge=0, lt=1, description="of the second moment (fedadam, fedyogi)")
+    tau: float = Field(1e-3, gt=0, description="how far they adapt: less adapts more (fedadam, fedyogi)")
+    average: Literal["mean", "median", "trimmed-mean"] = Field(
+        "mean", description="by questions; or number by number, so that a poisoned site moves little"
+    )
+    trimmed: float = Field(
+        0.2, gt=0, lt=0.5, description="share of sites cut off on each side (trimmed-mean)"
+    )
+    adapters: Literal["factors", "stacked"] = Field(
+        "factors",
+        description="how low-rank adapters are averaged: A and B by themselves, or their products (FLoRA)",
+    )
+    longest: float = Field(
+        10.0, ge=0, description="an update longer than so many times the median is left out; 0: none"
+    )
+    sites: int = Field(0, ge=0, description="so many are waited for before the first round; 0: fewest")
+    fewest: int = Field(2, ge=1, description="sites without which a round does not count")
+    deadline: float = Field(3600.0, gt=0, description="seconds that a site has for its answer")
+    secure: bool = Field(False, description="the coordinator learns the sum of the updates alone (SecAgg+)")
+    clip: float = Field(1.0, gt=0, description="longest update (epsilon), largest number of one (secure)")
+    epsilon: float = Field(
+        0.0,
+        ge=0,
+        description="privacy of a whole site over all rounds; 0: no noise. At a site: the most it spends",
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="chance that the promise of epsilon does not hold")
+    personal: bool = Field(True, description="each site also tunes on from the global part, and judges again")
+
+    @model_validator(mode="after")
+    def _sums_alone(self) -> Self:
+        if self.secure and (self.average != "mean" or self.adapters != "factors"):
+            raise ValueError(
+                f"federate.secure = true shows sums alone, but federate.average = {self.average} and "
+                f"federate.adapters = {self.adapters} look at each site; set mean and factors"
+            )
+        if self.adapters == "stacked" and self.strategy not in ("fedavg", "fedprox"):
+            raise ValueError(
+                f"federate.adapters = stacked has no mean step for federate.strategy = {self.strategy}; "
+                "set federate.strategy = fedavg"
+            )
+        if self.epsilon and (self.average != "mean" or self.adapters != "factors"):
+            raise ValueError(
+                f"federate.epsilon = {self.epsilon} is reckoned for the mean of clipped updates; set "
+                "federate.average = mean and federate.adapters = factors"
+            )
+        return self
 
 
 class ServeSettings(_Branch):
@@ -432,6 +509,7 @@ class Settings(_Branch):
     generator: GeneratorTuning = GeneratorTuning()
     preference: PreferenceTuning = PreferenceTuning()
     search_rl: SearchTuning = SearchTuning()
+    federate: FederateSettings = FederateSettings()
     serve: ServeSettings = ServeSettings()
     share: ShareSettings = ShareSettings()
 
@@ -456,6 +534,11 @@ class Settings(_Branch):
             raise ValueError(
                 "generator.lessons = raft refuses by generator.gold_share, "
                 f"but generator.refusals = {how.refusals} asks for more"
+            )
+        if how.divided and how.start_pull:
+            raise ValueError(
+                f"generator.divided = true, but generator.start_pull = {how.start_pull} wants whole weights; "
+                "set generator.start_pull = 0, or generator.divided = false"
             )
         if how.divided and how.method == "qlora":
             raise ValueError(

@@ -16,6 +16,7 @@ from fieldstone.cli.build import build
 from fieldstone.cli.compare import compare
 from fieldstone.cli.doctor import doctor
 from fieldstone.cli.evaluate import evaluate
+from fieldstone.cli.federate import federate
 from fieldstone.cli.grade import grade
 from fieldstone.cli.keys import keys
 from fieldstone.cli.mcp import mcp
@@ -79,6 +80,7 @@ for command in COMMANDS:
     app.command()(command)
 app.add_typer(grade, name="grade")
 app.add_typer(keys, name="keys")
+app.add_typer(federate, name="federate")
 
 
 def _show_version(wanted: bool) -> None:

@@ -87,8 +87,7 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     if kept := kept_verdict(build, "retriever", id_, judged):
         return kept
 
-    from fieldstone.search.embed import embed_beside  # here: a build that is up to date loads no torch
-    from fieldstone.tune.retriever import tune_retriever as tune
+    from fieldstone.tune.retriever import tune_retriever as tune  # a build that is up to date loads no torch
     from fieldstone.tune.together import everywhere
 
     data = retriever_data(build)
@@ -96,22 +95,30 @@ def tune_retriever(build: Build) -> dict[str, Any]:
     folder = build.workspace.path / "models" / "retriever" / id_
     try:
         tuned = everywhere(
-            tune, base, data, folder, settings.retriever, known=_known_vectors(build, data),
+            tune, base, data, folder, settings.retriever, known=known_vectors(build, data),
             passages=_warming(build), seed=settings.seed,
             device=models.device, threads=models.threads or None, progress=build.progress,
         )  # fmt: skip
     except QuestionsError as error:  # a handful of documents teach nothing, and can be asked all the same
         return {"skipped": str(error)}
-    candidate = build.load_encoder(str(folder))
-    embed_beside(build.library, candidate, build.progress)
+    facts = {"questions": len(data), "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1)}
+    return judge_retriever(build, id_, dev, {"judged": judged, **facts})
 
+
+def judge_retriever(
+    build: Build, id_: str, dev: Sequence[Example], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put the encoder in `models/retriever/ID` to the gate by the rank of each dev question's passage."""
+    from fieldstone.search.embed import embed_beside
+
+    candidate = build.load_encoder(str(build.workspace.path / "models" / "retriever" / id_))
+    embed_beside(build.library, candidate, build.progress)
     now = build.in_use("retriever", but=id_)
     new_values = reciprocal_ranks(build.open_index(encoder=candidate), dev, build)
     old_values = reciprocal_ranks(build.open_index(encoder=build.load_encoder(now)), dev, build)
-    measure = f"MRR@10 ({settings.search.mode} search)"
+    measure = f"MRR@10 ({build.settings.search.mode} search)"
     verdict = put_to_gate(build, "retriever", id_, now, measure, new_values, old_values, dev)
-    facts = {"questions": len(data), "steps": tuned.steps, "tuning seconds": round(tuned.seconds, 1)}
-    return settle(build, verdict, id_, {"judged": judged, **facts}, candidate)
+    return settle(build, verdict, id_, facts, candidate)
 
 
 def retriever_data(build: Build) -> Sequence[Contrast] | Sequence[Ranking]:
@@ -170,7 +177,7 @@ def _taught_by(build: Build) -> tuple[str, ...]:
     return (Path(_reader(build)).name,) if attentive else ()
 
 
-def _known_vectors(build: Build, data: Sequence[Contrast] | Sequence[Ranking]) -> dict[str, Vectors]:
+def known_vectors(build: Build, data: Sequence[Contrast] | Sequence[Ranking]) -> dict[str, Vectors]:
     """Text -> vector of the base, where the passages keep theirs: what the search will go by."""
     if build.settings.retriever.towers == "both":
         return {}

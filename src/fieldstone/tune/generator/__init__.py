@@ -8,9 +8,10 @@ run that was stopped goes on from its last checkpoint and ends as if it had not 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,13 +29,17 @@ from fieldstone.tune.generator.loop import run_steps
 from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.tuned import Tuned, finished_before
 from fieldstone.tune.generator.weights import (
+    ADAPTERS,
     check_method,
     merge,
     micro_batch,
     prepared,
+    put_adapters,
     recompute,
     weights_folder,
+    write_adapters,
 )
+from fieldstone.tune.pull import distance_from_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ def tune_generator(
     into: Path,
     tuning: GeneratorTuning,
     *,
-    dev_score: Callable[[Generator], float],
+    dev_score: Callable[[Generator], float] | None,
+    start: Path | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -60,9 +66,12 @@ def tune_generator(
     """Tune `base` on `rows`; `into` becomes a plain transformers folder with the facts in tuned.json.
 
     `dev_score` (higher is better) is asked about the untuned model and `tuning.checks` times an epoch; the
-    best tuned weights are kept even if the untuned model beats them, for the gate decides about that. Until
-    the end all lies in a folder beside `into` (`NAME.tuning`), then `into` appears in one rename. Called
-    again with the same base, rows, settings and seed, it goes on where it stopped or returns at once;
+    best tuned weights are kept even if the untuned model beats them, for the gate decides about that; without
+    it, the last are. `start` is a file of adapters to go on from, such as `adapters.safetensors`, which each
+    tuned folder holds beside the weights that they were merged into (lora, qlora).
+
+    Until the end all lies in a folder beside `into` (`NAME.tuning`), then `into` appears in one rename.
+    Called again with the same base, rows, settings and seed, it goes on where it stopped or returns at once;
     `dev_score` cannot be compared, so delete both folders when it has changed.
 
     Raises ModelError for a base that cannot be tuned or rows that cannot be learnt, WorkspaceError for a
@@ -71,7 +80,8 @@ def tune_generator(
     began = time.perf_counter()
     where = pick_device(device).name
     folder = weights_folder(base)
-    key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
+    begun = (start.read_bytes(),) if start else ()
+    key = fingerprint(weights_fingerprint(folder), tuning.model_dump_json(), seed, *begun, *rows)
     if finished := together.first_only(lambda: finished_before(into, key)):
         return finished
     check_method(tuning.method, where)
@@ -82,7 +92,10 @@ def tune_generator(
         torch.manual_seed(seed)
         options = Options(device=where, threads=threads, dtype=dtype)
         model = prepared(base, folder, tuning, options).train()
-        trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+        learnt = _learnt(model)
+        if start:
+            put_adapters(learnt, start)
+        trained = sum(weights.numel() for weights in learnt.values())
         budget = micro_batch(model.config.get_text_config(), where, trained)
         if tuning.packing:
             check_packing(base, model, texts)
@@ -90,15 +103,34 @@ def tune_generator(
             recompute(model)
         if tuning.divided and together.size() > 1:
             divide(model)
-        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+            learnt = _learnt(model)
+        away = distance_from_here(model) if tuning.start_pull else None
+
+        def learn_step(step: Sequence[int]) -> float:
+            loss = learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing)
+            if away:
+                torch.autograd.backward(tuning.start_pull / 2 * away())
+            return loss
+
+        def write(its: Mapping[str, torch.Tensor], target: Path) -> None:
+            merge(base, folder, tuning, threads, its, target)
+            if tuning.method != "full":
+                write_adapters(its, target / ADAPTERS)
+
+        def score(name: str) -> float:
+            assert dev_score is not None
+            return dev_score(load_generator(name, device=device, threads=threads))
+
         return run_steps(
-            lambda step: learn(model, [texts[i] for i in step], budget, dtype, packing=tuning.packing),
-            write=lambda its, target: merge(base, folder, tuning, threads, its, target),
-            dev_score=lambda name: dev_score(load_generator(name, device=device, threads=threads)),
+            learn_step, write=write, dev_score=score if dev_score else None,
             base=base, into=into, key=key, learnt=learnt, tuning=tuning, lengths=lengths,
             starts=starts if tuning.packing else (), too_long=len(rows) - len(texts), device=where,
             dtype=dtype, seed=seed, began=began, progress=progress,
         )  # fmt: skip
+
+
+def _learnt(model: Any) -> dict[str, torch.Tensor]:
+    return {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
 
 
 def _texts(generator: Generator, rows: Sequence[Row]) -> tuple[list[Text], list[str]]:

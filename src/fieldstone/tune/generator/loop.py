@@ -28,7 +28,7 @@ def run_steps(
     learn: Callable[[Sequence[int]], float],
     *,
     write: Callable[[Mapping[str, torch.Tensor], Path], None],
-    dev_score: Callable[[str], float],
+    dev_score: Callable[[str], float] | None,
     base: str,
     into: Path,
     key: str,
@@ -47,8 +47,8 @@ def run_steps(
 
     `learn` puts the gradients of these rows' mean loss into place and returns it; `write` makes a plain
     folder of what is learnt so far, the `learnt` weights, put together where they are divided; `dev_score`
-    is asked about a model by its name. `lengths`: tokens of each row, besides which `too_long` rows were
-    left out; `starts`: what each begins with, as in `batches_of`.
+    is asked about a model by its name, and without it the last step is the best. `lengths`: tokens of each
+    row, besides which `too_long` rows were left out; `starts`: what each begins with, as in `batches_of`.
     `began`: `time.perf_counter()` at the start of the call, from which the seconds are counted.
     """
     work = work_of(into)
@@ -84,7 +84,7 @@ def run_steps(
                 name = str(work / f"step-{step}")
                 with writing(into):
                     write(ours, Path(name))
-            history.scores.append((step, float(dev_score(name))))
+            history.scores.append((step, float(dev_score(name) if dev_score else step)))
         history.step, now = step, time.perf_counter()
         if step in checks or (now - saved > pause and not divided):
             history.seconds = before + now - began

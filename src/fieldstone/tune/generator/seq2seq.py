@@ -80,6 +80,10 @@ def tune_seq2seq(
         raise SettingsError(
             f"generator.packing = true, but {base} has an encoder of its own; set generator.packing = false"
         )
+    if tuning.start_pull:
+        raise SettingsError(
+            f"generator.start_pull = {tuning.start_pull}, but {base} has an encoder of its own; set 0"
+        )
     folder = weights_folder(base)
     key = fingerprint("seq2seq", weights_fingerprint(folder), tuning.model_dump_json(), seed, *rows)
     if finished := together.first_only(lambda: finished_before(into, key)):

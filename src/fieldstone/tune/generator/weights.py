@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from fieldstone.errors import MissingExtra, ModelError
@@ -25,6 +27,7 @@ from fieldstone.models.embedded import smollm2_folder
 from fieldstone.models.huggingface import explained, quiet, read_config, read_model, read_tokenizer, resolve
 from fieldstone.settings import GeneratorTuning
 
+ADAPTERS = "adapters.safetensors"
 _ACTIVATIONS = 1.5e9  # bytes on a CPU: with it, the 135M model peaks below 3 GB
 _BYTES = 180  # that a token leaves for the way back, a layer and unit of width; bf16 145, float32 200
 
@@ -92,6 +95,27 @@ def _four_bits(dtype: str) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+
+
+def write_adapters(learnt: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Keep what was learnt as it is, not merged."""
+    save_file({name: weights.detach().cpu().contiguous() for name, weights in learnt.items()}, file)
+
+
+def put_adapters(learnt: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Put what `write_adapters` kept into place. Raises ModelError where it is of other adapters."""
+    try:
+        kept = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} holds no adapters: {error}; name the file that tuning wrote") from None
+    shapes = {name: tuple(weights.shape) for name, weights in kept.items()}
+    if shapes != {name: tuple(weights.shape) for name, weights in learnt.items()}:
+        raise ModelError(
+            f"{file} holds adapters of another rank or model; give generator.rank and the base that made it"
+        )
+    with torch.no_grad():
+        for name, weights in learnt.items():
+            weights.copy_(kept[name])
 
 
 def recompute(model: Any) -> None:

@@ -36,7 +36,7 @@ from fieldstone.models.embedded import minilm_folder
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.huggingface import read_config, resolve
 from fieldstone.models.pooling import read_layout
-from fieldstone.models.towers import identity, passage_model, write_towers
+from fieldstone.models.towers import identity, passage_model, read_adapter, write_towers
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import RetrieverTuning
@@ -118,6 +118,7 @@ def tune_retriever(
     dev_score: Callable[[Encoder], float] | None = None,
     known: Mapping[str, Vectors] | None = None,
     passages: Sequence[str] = (),
+    start: Path | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -132,7 +133,8 @@ def tune_retriever(
     same base, data, settings and seed, it goes on where it was stopped or returns at once; `dev_score` cannot
     be compared, so delete both folders when it has changed. `known` are vectors that `base` has given to
     passages' texts already; with `towers = query` they are not made again. `passages` are what it warms up
-    on, if the settings say so.
+    on, if the settings say so. `start` is a file of an adapter to go on from (adapter; other methods go on
+    from `base`).
 
     Raises ModelError for a base that cannot be tuned, QuestionsError for data that teach nothing,
     WorkspaceError for a folder that cannot be written.
@@ -146,7 +148,7 @@ def tune_retriever(
         rows = _rows(data, tuning)
         return together.first_only(
             lambda: _tune_adapter(
-                base, rows, into, tuning, known or {}, dev_score, seed, where, threads, progress
+                base, rows, into, tuning, known or {}, dev_score, start, seed, where, threads, progress
             )
         )
     folder, rows = _encoder_folder(base), _rows(data, tuning)
@@ -214,6 +216,7 @@ def _tune_adapter(
     tuning: RetrieverTuning,
     known: Mapping[str, Vectors],
     dev_score: Callable[[Encoder], float] | None,
+    start: Path | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -223,7 +226,10 @@ def _tune_adapter(
     encoder = load_encoder(base, device=device, threads=threads)
     settings = tuning.model_dump(mode="json")
     whose = (identity(encoder), encoder.fingerprint)
-    inputs = fingerprint(*whose, json.dumps(settings), seed, dev_score is not None, *rows)
+    begun = read_adapter(start) if start else None
+    inputs = fingerprint(
+        *whose, json.dumps(settings), seed, dev_score is not None, *rows, *(a.tobytes() for a in begun or ())
+    )
     work = into.with_name(f"{into.name}.tuning")
     if done := finished(into, inputs):
         shutil.rmtree(work, ignore_errors=True)
@@ -237,7 +243,7 @@ def _tune_adapter(
         write_towers(work / "model", base, identity(encoder))
         trained = train_adapter(
             encoder, rows, plan, frozen, work / "model", tuning,
-            dev_score=dev_score, threads=threads, progress=progress,
+            start=begun, dev_score=dev_score, threads=threads, progress=progress,
         )  # fmt: skip
         facts = {"base": base, "inputs": inputs, "questions": len(rows), "seed": seed, "settings": settings}
         facts |= {"device": "cpu", "dtype": "float32", "steps": len(trained.losses)}

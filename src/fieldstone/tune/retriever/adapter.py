@@ -1,8 +1,9 @@
 """Tune a small map on the questions' vectors: seconds on a CPU, for any encoder, a model server's too.
 
-A question's vector v becomes v + W v + b, brought to unit length. It starts at the identity and is held to it
-by `adapter_pull` times the squares of W and b. Questions and passages are encoded once; the passages' vectors
-stay as they are. The losses are those of the other methods.
+A question's vector v becomes v + W v + b, brought to unit length. It starts at the identity, or at an earlier
+map, and is held to the identity by `adapter_pull` times the squares of W and b, to its start by `start_pull`.
+Questions and passages are encoded once; the passages' vectors stay as they are. The losses are those of the
+other methods.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fieldstone.errors import ModelError
 from fieldstone.models import Encoder
 from fieldstone.models.devices import thread_count
 from fieldstone.models.dual import DualEncoder
 from fieldstone.models.towers import ADAPTER, AdaptedEncoder, write_adapter
 from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
+from fieldstone.tune.pull import distance_from_here
 from fieldstone.tune.retriever import Trained
 from fieldstone.tune.retriever.batches import Plan, Row, labels_of
 from fieldstone.tune.retriever.frozen import Frozen
@@ -29,10 +32,18 @@ from fieldstone.tune.retriever.losses import FrozenPassages, loss_of
 class Adapter(torch.nn.Module):
     """v -> (v + W v + b) / |v + W v + b|, at the start the identity."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, start: tuple[np.ndarray, np.ndarray] | None = None) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(dimension, dimension))
-        self.bias = torch.nn.Parameter(torch.zeros(dimension))
+        weight, bias = start or (
+            np.zeros((dimension, dimension), np.float32),
+            np.zeros(dimension, np.float32),
+        )
+        if weight.shape != (dimension, dimension):
+            raise ModelError(
+                f"the adapter to start from has the shape {weight.shape}, but the encoder has {dimension} "
+                "dimensions; start from one that was tuned beside it"
+            )
+        self.weight, self.bias = (torch.nn.Parameter(torch.tensor(array)) for array in (weight, bias))
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """(questions, dimension) to the same, of unit length."""
@@ -51,18 +62,22 @@ def train_adapter(
     folder: Path,
     tuning: RetrieverTuning,
     *,
+    start: tuple[np.ndarray, np.ndarray] | None,
     dev_score: Callable[[Encoder], float] | None,
     threads: int | None,
     progress: Progress,
 ) -> Trained:
     """Train the map as planned and leave it in `folder`, that of the best epoch where there is a dev score.
 
+    `start`: weight and bias to go on from; without them the identity.
+
     It keeps no checkpoint: done again, it takes seconds and comes to the same.
     """
     began = time.monotonic()
     torch.set_num_threads(thread_count(threads))
     questions = torch.tensor(encoder.encode_queries([row.texts[0] for row in rows]))
-    adapter = Adapter(encoder.dimension)
+    adapter = Adapter(encoder.dimension, start)
+    away = distance_from_here(adapter) if tuning.start_pull else None
     loss = FrozenPassages(
         None,
         loss_of(None, tuning),
@@ -81,6 +96,8 @@ def train_adapter(
             optimizer.zero_grad()
             missed = loss.against(adapter(questions[step]), step)
             total_loss: torch.Tensor = missed + tuning.adapter_pull * adapter.pull()
+            if away:
+                total_loss = total_loss + tuning.start_pull / 2 * away()
             total_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(missed.item())

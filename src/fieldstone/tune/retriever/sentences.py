@@ -30,6 +30,7 @@ from fieldstone.progress import Progress
 from fieldstone.settings import RetrieverTuning
 from fieldstone.tune import together
 from fieldstone.tune.checkpoint import last_checkpoint, writing
+from fieldstone.tune.pull import distance_from_here
 from fieldstone.tune.retriever import Trained
 from fieldstone.tune.retriever.batches import Plan, Row, labels_of
 from fieldstone.tune.retriever.frozen import Frozen
@@ -120,6 +121,7 @@ def train(
         trainer = _Trainer(
             steps,
             tuning.method == "lora",
+            tuning.start_pull if tuning.method == "full" else 0.0,
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict({"row": range(len(rows))}).with_transform(
@@ -230,14 +232,16 @@ def _columns(rows: Sequence[Row]) -> Callable[[dict[str, list[int]]], dict[str, 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """The trainer without model cards, which quote the documents and ask the hub about the base."""
 
-    def __init__(self, steps: list[list[int]], low_rank: bool, **given: Any) -> None:
+    def __init__(self, steps: list[list[int]], low_rank: bool, start_pull: float, **given: Any) -> None:
         super().__init__(**given)
         self._steps, self._low_rank = steps, low_rank
+        self._pull, self._away = start_pull / 2, distance_from_here(self.model) if start_pull else None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], **_: Any) -> Any:
         """The mean over a step, though its parts may hold one question more or less than the others."""
         share = len(inputs["text_0_input_ids"]) / len(self._steps[self.state.global_step])
-        return super().compute_loss(model, inputs) * (share * self.args.gradient_accumulation_steps)
+        loss = super().compute_loss(model, inputs) * (share * self.args.gradient_accumulation_steps)
+        return loss + self._pull * self._away() if self._away else loss
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         pass
