@@ -31,7 +31,7 @@ from fieldstone.federate.messages import Plan, read_weights, size
 from fieldstone.federate.simulate import simulate
 from fieldstone.recipes import choose_settings, load_recipe, run
 from fieldstone.recipes.build import Build
-from fieldstone.records import Example
+from fieldstone.records import Example, fingerprint
 from fieldstone.search.embed import embed_beside
 from fieldstone.settings import Settings
 from fieldstone.workspace import Workspace, create_workspace
@@ -106,7 +106,7 @@ def _arms(
 
     def alone(workspace: Callable[[], Workspace], name: str) -> list[float]:
         plan = Plan(
-            run=name, base="", seed=seed,
+            run=fingerprint(name), base="", seed=seed,
             federate=seeded.federate.model_copy(update={"epochs": seeded.federate.epochs * rounds}),
             retriever=seeded.retriever, generator=seeded.generator,
         )  # fmt: skip

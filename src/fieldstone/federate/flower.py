@@ -78,8 +78,8 @@ KINDS = {"join": "query.join", "train": "train", "evaluate": "evaluate", "finish
 """What is asked -> the type of Flower's message."""
 
 NOT_LET_IN = "Failed to initialize the connection"
-PATIENCE = 20.0
-"""Seconds after which a refusal is meant: a coordinator that has just begun may not know its sites yet."""
+PATIENCE = 120.0
+"""Seconds after which a refusal is meant: for a minute, a site that was killed counts as still there."""
 
 LINGER = 15.0
 """Seconds in which a refusal has reached the coordinator."""
