@@ -114,6 +114,10 @@ def test_all_mistakes_are_named_at_once():
             ["generator.method = qlora", "models.device = cpu"],
         ),
         (
+            ["generator.divided=true", "generator.start_pull=0.1"],
+            ["generator.divided = true", "generator.start_pull = 0.1"],
+        ),
+        (
             ["retriever.loss=margin", "retriever.negatives=0"],
             ["retriever.loss = margin", "retriever.negatives = 0"],
         ),

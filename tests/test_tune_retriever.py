@@ -467,24 +467,6 @@ def test_minilm_learns_from_human_questions(
     assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5
 
 
-def test_a_pull_to_the_start_holds_all_weights_there(sentences, tmp_path):
-    def weights_in(folder):
-        model = SentenceTransformer(str(folder), device="cpu")
-        return {name: its.detach().numpy() for name, its in model.named_parameters()}
-
-    from sentence_transformers import SentenceTransformer
-
-    start, moved, losses = weights_in(sentences), [], []
-    for pull in (0.0, 1.0, 100.0):
-        how = CONTRASTIVE.model_copy(update={"start_pull": pull, "epochs": 1})
-        tuned = tune_retriever(str(sentences), CONTRASTS, tmp_path / f"{pull}", how, device="cpu", threads=1)
-        found = weights_in(tuned.folder)
-        moved.append(sum(float(np.square(found[name] - start[name]).sum()) for name in start))
-        losses.append(tuned.losses[0])
-    assert moved[0] > moved[1] > moved[2]
-    assert losses[0] == pytest.approx(losses[2])  # at the start nothing is pulled
-
-
 @pytest.mark.slow
 def test_minilm_learns_by_how_much_the_lexical_search_likes_one_passage_better(
     squad: Squad, data: Path, tmp_path: Path
@@ -512,3 +494,21 @@ def test_minilm_learns_by_how_much_the_lexical_search_likes_one_passage_better(
     now = squad.vectors(load_encoder(str(tuned.folder)))
     gains = squad.reciprocal_ranks(now, 384) - squad.reciprocal_ranks(squad.before, 384)
     assert gains.mean() > 1.96 * gains.std() / len(gains) ** 0.5
+
+
+def test_a_pull_to_the_start_holds_all_weights_there(sentences, tmp_path):
+    def weights_in(folder):
+        model = SentenceTransformer(str(folder), device="cpu")
+        return {name: its.detach().numpy() for name, its in model.named_parameters()}
+
+    from sentence_transformers import SentenceTransformer
+
+    start, moved, losses = weights_in(sentences), [], []
+    for pull in (0.0, 1.0, 100.0):
+        how = CONTRASTIVE.model_copy(update={"start_pull": pull, "epochs": 1})
+        tuned = tune_retriever(str(sentences), CONTRASTS, tmp_path / f"{pull}", how, device="cpu", threads=1)
+        found = weights_in(tuned.folder)
+        moved.append(sum(float(np.square(found[name] - start[name]).sum()) for name in start))
+        losses.append(tuned.losses[0])
+    assert moved[0] > moved[1] > moved[2]
+    assert losses[0] == pytest.approx(losses[2])  # at the start nothing is pulled

@@ -11,8 +11,8 @@ FieldstoneError
 ├── GradesError       answers to grade, or their grades, cannot be read
 ├── FeedbackError     feedback cannot be kept, or decisions about it cannot be read
 ├── KeysError         the keys of a server cannot be read, written or found
-├── FederationError   sites do not fit together, or too few answer
 ├── SitesError        the sites of a question cannot be read, or none of them answers
+├── FederationError   sites do not fit together, or too few answer
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
@@ -71,12 +71,12 @@ class KeysError(FieldstoneError):
     """The keys of a server cannot be read, written or found."""
 
 
-class FederationError(FieldstoneError):
-    """Sites do not fit together, or too few of them answer."""
-
-
 class SitesError(FieldstoneError):
     """The sites of a question cannot be read, or none of them answers."""
+
+
+class FederationError(FieldstoneError):
+    """Sites do not fit together, or too few of them answer."""
 
 
 class RequestError(FieldstoneError):

@@ -535,6 +535,11 @@ class Settings(_Branch):
                 "generator.lessons = raft refuses by generator.gold_share, "
                 f"but generator.refusals = {how.refusals} asks for more"
             )
+        if how.divided and how.start_pull:
+            raise ValueError(
+                f"generator.divided = true, but generator.start_pull = {how.start_pull} wants whole weights; "
+                "set generator.start_pull = 0, or generator.divided = false"
+            )
         if how.divided and how.method == "qlora":
             raise ValueError(
                 "generator.divided = true, but generator.method = qlora, and weights in four bits cannot be "

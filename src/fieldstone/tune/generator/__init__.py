@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,9 +92,10 @@ def tune_generator(
         torch.manual_seed(seed)
         options = Options(device=where, threads=threads, dtype=dtype)
         model = prepared(base, folder, tuning, options).train()
+        learnt = _learnt(model)
         if start:
-            put_adapters({n: its for n, its in model.named_parameters() if its.requires_grad}, start)
-        trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+            put_adapters(learnt, start)
+        trained = sum(weights.numel() for weights in learnt.values())
         budget = micro_batch(model.config.get_text_config(), where, trained)
         if tuning.packing:
             check_packing(base, model, texts)
@@ -101,7 +103,7 @@ def tune_generator(
             recompute(model)
         if tuning.divided and together.size() > 1:
             divide(model)
-        learnt = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+            learnt = _learnt(model)
         away = distance_from_here(model) if tuning.start_pull else None
 
         def learn_step(step: Sequence[int]) -> float:
@@ -125,6 +127,10 @@ def tune_generator(
             starts=starts if tuning.packing else (), too_long=len(rows) - len(texts), device=where,
             dtype=dtype, seed=seed, began=began, progress=progress,
         )  # fmt: skip
+
+
+def _learnt(model: Any) -> dict[str, torch.Tensor]:
+    return {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
 
 
 def _texts(generator: Generator, rows: Sequence[Row]) -> tuple[list[Text], list[str]]:
