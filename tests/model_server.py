@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -40,9 +41,14 @@ def serving(port: int = 0, **how: Any) -> Iterator[Server]:
     """A server on this port of this machine, or on a free one."""
     state = Server(**how)
     room = threading.Semaphore(state.slots)
+    connections: list[socket.socket] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.connection)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -178,3 +184,6 @@ def serving(port: int = 0, **how: Any) -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+        for connection in connections:  # kept alive, they would be served on
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

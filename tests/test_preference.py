@@ -376,9 +376,9 @@ def test_on_human_questions_the_embedded_model_comes_to_prefer_what_is_right(
     short = [q for q in lines("squad_train_slice.jsonl") if len(texts[q["passage_id"]]) < 300]
     first = short[0]["passage_id"].partition("#")[0]
     of_tested = [q for q in short if q["passage_id"].startswith(f"{first}#")]
-    tested = of_tested[:: max(1, len(of_tested) // 12)][:12]
+    tested = of_tested[:: max(1, len(of_tested) // 16)][:16]
     others = [q for q in short if not q["passage_id"].startswith(f"{first}#")]
-    learnt = others[:: len(others) // 20][:20]
+    learnt = others[:: len(others) // 32][:32]
 
     def rows(questions: list[dict[str, Any]]) -> list[Row]:
         return [

@@ -67,7 +67,8 @@ def is_part(part, path):
 def starts_with_bare(passage, above):
     """Whether the passage starts with a heading that has nothing under it but the next one."""
     letters = [c for c in passage.text if c.isalnum()]
-    return bool(above) and letters[: len(above[-1])] == [c for c in above[-1] if c.isalnum()][: len(letters)]
+    heading = [c for c in above[-1] if c.isalnum()] if above else []
+    return bool(above) and letters[: len(heading)] == heading[: len(letters)]
 
 
 def test_a_heading_alone_joins_what_stands_under_it():

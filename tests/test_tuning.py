@@ -352,7 +352,7 @@ def test_a_tuned_questions_side_embeds_no_passage_again(copied, method):
         raise AssertionError("an encoder was loaded for nothing")
 
     with pytest.MonkeyPatch.context() as patch:  # all is up to date: not even a model is loaded
-        patch.setattr("fieldstone.recipes.build.load_encoder", load)
+        patch.setattr("fieldstone.models.load_encoder", load)
         upkeep = run_steps(["split", "index"], copied.workspace, copied.settings(*flags)).made
     assert (upkeep["split"]["passages"], upkeep["index"]["embedded"]) == (0, 0)
     assert settled()["tune-retriever"] == made["tune-retriever"]  # at once

@@ -32,7 +32,8 @@ def run(command: Callable[[], None]) -> None:
         together.dismiss()
         return
     try:
-        together.follow()
+        if not together.follow():
+            sys.exit(1)
     except FieldstoneError as error:
         print(f"error: process {number}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -11,6 +11,9 @@ from threading import Lock
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more is taken at its word no further."""
 
+LONGEST_REST = 10.0
+"""Seconds after which a server that failed is tried again at the latest."""
+
 
 def servers_of(name: str) -> list[str]:
     """The names in a name: `http://a/v1#model,http://b/v1#model` are two."""
@@ -71,6 +74,8 @@ class Fleet:
         with self._lock:
             if server.failures == failures:
                 server.failures += 1
-            pause = self._wait * 2 ** (server.failures - 1) if patience is None else patience
-            until = time.monotonic() + min(LONGEST_WAIT, pause)
+            pause = min(LONGEST_WAIT, patience or 0.0)
+            if patience is None:
+                pause = min(LONGEST_REST, self._wait * 2 ** (server.failures - 1))
+            until = time.monotonic() + pause
             server.rests_until = max(server.rests_until, until)

@@ -218,14 +218,17 @@ def everywhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         return function(*args, **kwargs)
 
 
-def follow() -> None:
-    """Do what the first process calls, until it has nothing more to call."""
+def follow() -> bool:
+    """Do what the first process calls, until it has nothing more to call; False where it ended before."""
     while True:
         box: list[Any] = [None]
-        distributed.broadcast_object_list(box, src=0)
+        try:
+            distributed.broadcast_object_list(box, src=0)
+        except RuntimeError:  # it is gone, and has said why
+            return False
         if box[0] is None:
             distributed.destroy_process_group()
-            return
+            return True
         function, args, kwargs = box[0]
         with together():
             function(*args, **kwargs)
