@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 
 import httpx
 import pytest
@@ -97,6 +98,40 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path, killed_at):
             "hits"
         ]
         assert {hit["source"] for hit in found} == {f"uploads/{name}" for name in names}
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_under_load_survives_a_kill(tmp_path):
+    """Eight clients upload, ask and give their opinion without a pause when the process is killed."""
+    workspace = workspace_of(tmp_path / "harbour")
+    uploads, opinions = set(), set()
+
+    def visit(base, number):
+        with httpx.Client(base_url=base, timeout=30) as own, suppress(httpx.TransportError):
+            for turn in count():
+                name = f"{number}-{turn}.txt"
+                if own.post("/api/documents", files={"file": (name, FERRY)}).status_code == 202:
+                    uploads.add(f"uploads/{name}")
+                answered = own.post("/api/ask", json=CRANE)
+                given = {"answer_id": answered.json().get("id"), "good": True}
+                if own.post("/api/feedback", json=given).status_code == 200:
+                    opinions.add(given["answer_id"])
+
+    with started(tmp_path, workspace.path) as (process, client), ThreadPoolExecutor(8) as visitors:
+        for number in range(8):
+            visitors.submit(visit, str(client.base_url), number)
+        until(lambda: len(uploads) > 30 and len(opinions) > 30, 60)
+        process.kill()
+        process.wait()
+    with started(tmp_path, workspace.path) as (process, client):
+        until(lambda: client.get("/api/documents").json()["progress"] is None, 60)
+        after, states = "", {}
+        while listed := client.get("/api/documents", params={"after": after}).json()["documents"]:
+            states |= {its["source"]: its["state"] for its in listed}
+            after = listed[-1]["source"]
+        assert {states.get(source) for source in uploads} == {"ready"}
+        kept = client.get("/api/feedback", params={"limit": 1000}).json()["feedback"]
+        assert opinions <= {its["answer_id"] for its in kept if its["good"]}
 
 
 def test_beyond_this_machine_it_takes_a_key(tmp_path):
