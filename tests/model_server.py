@@ -175,6 +175,7 @@ def serving(port: int = 0, **how: Any) -> Iterator[Server]:
             self.wfile.write(data)
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.handle_error = lambda *_: None  # a connection that was ended is not worth a traceback
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
