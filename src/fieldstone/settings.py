@@ -334,7 +334,7 @@ class GeneratorTuning(_Branch):
     )
     packing: bool = Field(
         False,
-        description="rows of a step are joined into sequences, in which what they begin with alike is read once",
+        description="rows of a step are joined into sequences, in which what they share is read once",
     )
     divided: bool = Field(
         False, description="several processes hold a part of the weights each: for what no one GPU holds"
