@@ -117,11 +117,11 @@ def test_other_rotations_and_activations(tmp_path: Path) -> None:
 
 def test_packed_is_linear() -> None:
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(48, 32), torch.nn.Linear(48, 16, bias=False)]
+    layers = [(torch.randn(32, 48) / 7, torch.randn(32)), (torch.randn(16, 48) / 7, None)]
     x, more = torch.randn(7, 48), torch.randn(7, 48)
-    expected = torch.cat([layer(x) for layer in layers], 1)
+    expected = torch.cat([torch.nn.functional.linear(x, *layer) for layer in layers], 1)
     for dtype, near in ((torch.float32, 1e-5), (torch.bfloat16, 5e-2)):
-        packed = PackedLinear([layer.to(dtype) for layer in layers])
+        packed = PackedLinear([(w.to(dtype), None if b is None else b.to(dtype)) for w, b in layers])
         given = x.to(dtype)
         assert torch.allclose(packed(given).float(), expected, atol=near)
         assert torch.allclose(packed(given, add=more.to(dtype)).float(), expected + more, atol=near)

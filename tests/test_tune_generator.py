@@ -149,8 +149,8 @@ def test_merged_equals_base_and_adapter(base: Path, tmp_path: Path, exact: None)
         assert ids == all_ids(merged, row)
         with torch.no_grad():
             wanted = model(torch.tensor([ids])).logits.log_softmax(-1)
-            found = merged._forward.model(torch.tensor([ids])).logits.log_softmax(-1)
-            before = plain._forward.model(torch.tensor([ids])).logits.log_softmax(-1)
+            found = merged._forward.engine.model(torch.tensor([ids])).logits.log_softmax(-1)
+            before = plain._forward.engine.model(torch.tensor([ids])).logits.log_softmax(-1)
         assert torch.allclose(wanted, found, atol=1e-4)
         assert not torch.allclose(wanted, before, atol=0.1)
 

@@ -6,24 +6,27 @@ So training, scoring and writing see the same tokens, and the prefix's states ca
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from fieldstone.errors import ModelError
-from fieldstone.models import Completion, Heard, Options, Prompt, Score
+from fieldstone.models import Completion, Heard, Options, Prompt, Score, lean_llama
 from fieldstone.models.batches import by_length
 from fieldstone.models.decoding import Writing, seeds, tell, write
+from fieldstone.models.described import Described, describe
+from fieldstone.models.devices import pick_engine
 from fieldstone.models.files import weights_fingerprint
 from fieldstone.models.forward import BATCH_TOKENS, Forward, Step
-from fieldstone.models.huggingface import explained, read_config, read_model, read_tokenizer
+from fieldstone.models.huggingface import Loaded, explained, place, read_model
 from fieldstone.models.limits import check_request, refuse_passages
 from fieldstone.models.states import Row
 from fieldstone.models.tokens import Tokens
+from fieldstone.models.weights import Weights
 
 _KEPT_BYTES = 2 << 30
 _PREFIX = 4  # tokens of a prefix that weigh as much in a batch as one to be read: they cost memory, not time
@@ -43,19 +46,19 @@ class CausalGenerator:
 
     def __init__(self, name: str, folder: Path, options: Options, *, kept_bytes: int = _KEPT_BYTES) -> None:
         """`kept_bytes` bounds the memory for states of prefixes."""
-        config = read_config(name, folder)
+        described = describe(name, folder, options.cache)
+        config, self._tokenizer = described.config, described.tokenizer
         architecture = (config.architectures or [""])[0]
         if architecture.endswith(("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")):
             raise ModelError(f"{name} is a {architecture} and writes no text; give a causal or seq2seq model")
-        self._tokenizer = read_tokenizer(name, folder)
-        loaded = read_model(name, folder, AutoModelForCausalLM, options)
-        self._forward = Forward(name, loaded.model, loaded.device, kept_bytes, options.engine)
+        loaded = _read(name, folder, config, options)
+        self._forward = Forward(loaded.model, loaded.device, kept_bytes)
         self._tokens = Tokens(self._tokenizer)
-        self._ends = _ends(loaded.model, self._tokenizer)
+        self._ends = _ends(folder, described)
         self._templates: dict[str, _Template] = {}
         self.name = name
-        text_config = loaded.model.config.get_text_config()
-        self.context_tokens = int(getattr(text_config, "max_position_embeddings", None) or 4096)
+        positions = getattr(described.text, "max_position_embeddings", None)
+        self.context_tokens = int(positions or 4096)
         template = self._tokenizer.chat_template or ""
         self.fingerprint = weights_fingerprint(folder, loaded.dtype, template, cache=options.cache)
         with explained(name, f"{architecture}, a first forward pass"):
@@ -229,8 +232,8 @@ class CausalGenerator:
         with torch.inference_mode():
             rows = self._forward.rows(halves, [[] for _ in halves])
             room = max(writing.limit for writing in writings)
-            first, cache, spans = self._forward.read(rows, [[len(row.rest) - 1] for row in rows], room)
-            step = Step(self._forward, cache, spans, room)
+            first, layers, spans = self._forward.read(rows, [[len(row.rest) - 1] for row in rows], room)
+            step = Step(self._forward, layers, spans)
         steps = write(first, step, writings, temperature)
         while True:
             # the mode is entered anew each time: a caller of `stream` runs code of its own in between
@@ -266,8 +269,25 @@ def _template(name: str, tokenizer: Any, tokens: Tokens, system: str) -> _Templa
     return _Template(tokens.marked(head), tokens.marked(tail, after=True), strips)
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def _read(name: str, folder: Path, config: Any, options: Options) -> Loaded:
+    """What computes the model, by the engine asked for."""
+    device, dtype = place(options)
+    if pick_engine(name, options.engine, lean_llama.refusal(folder, config, device)) == "lean":
+        with explained(name, "weights"):
+            return Loaded(lean_llama.LeanLlama(config, Weights(name, folder, dtype)), device, dtype)
+    from transformers import AutoModelForCausalLM
+
+    from fieldstone.models.padded import Padded
+
+    model = read_model(name, folder, AutoModelForCausalLM, options).model
+    return Loaded(Padded(name, model, device), device, dtype)
+
+
+def _ends(folder: Path, described: Described) -> frozenset[int]:
     """The tokens that end a text."""
-    given = getattr(model.generation_config, "eos_token_id", None)
+    file = folder / "generation_config.json"
+    with explained(str(folder), file.name):
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    given = said.get("eos_token_id", getattr(described.text, "eos_token_id", None))
     ids = given if isinstance(given, list) else [given]
-    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+    return frozenset(int(i) for i in [*ids, described.tokenizer.eos_token_id] if i is not None)

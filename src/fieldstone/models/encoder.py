@@ -1,11 +1,11 @@
 """Texts to unit vectors with a transformer: sentence-transformers folders, plain encoders, DPR halves.
 
-Straight on transformers: sentence-transformers would cost three seconds of import more.
+Without sentence-transformers, which would cost three seconds of import more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from fieldstone.models import Options, Vectors
 from fieldstone.models.batches import by_length
+from fieldstone.models.described import describe
 from fieldstone.models.devices import pick_engine
 from fieldstone.models.files import weights_fingerprint
-from fieldstone.models.huggingface import Loaded, read_config, read_model, read_tokenizer
+from fieldstone.models.huggingface import Loaded, explained, place, read_model
 from fieldstone.models.pooling import pool, read_dense, read_layout
 from fieldstone.models.tokens import Tokens, framed
 
@@ -31,11 +32,11 @@ class TransformerEncoder:
 
     def __init__(self, name: str, folder: Path, options: Options) -> None:
         layout = read_layout(folder)
-        config = read_config(name, layout.transformer)
-        self._tokenizer = read_tokenizer(name, layout.transformer)
-        family, self._pooler = _family(config)
-        loaded = read_model(name, layout.transformer, family, options, may_lack=("pooler",))
-        self._states, self._device = _states(name, loaded, self._pooler, options.engine), loaded.device
+        described = describe(name, layout.transformer, options.cache)
+        config, self._tokenizer = described.config, described.tokenizer
+        self._pooler = (config.architectures or [""])[0] in _DPR
+        loaded = _read(name, layout.transformer, config, options)
+        self._states, self._device = loaded.model, loaded.device
         self._dense = [read_dense(path).to(loaded.device) for path in layout.dense]
         self._modes = ("pooler",) if self._pooler else layout.modes
         self._lower = layout.lower
@@ -44,7 +45,9 @@ class TransformerEncoder:
         self.query_prefix = layout.query_prefix if own is None else own
         self.passage_prefix = layout.passage_prefix if theirs is None else theirs
         self.name = name
-        self.max_tokens = _max_tokens(layout.max_tokens, self._tokenizer, loaded.model)
+        self.max_tokens = _max_tokens(
+            layout.max_tokens, self._tokenizer, config, getattr(loaded.model, "first_position", 0)
+        )
         self._frame = framed(self._tokenizer, self.max_tokens)
         self._tokens = Tokens(self._tokenizer)
         self.dimension = int(self._encode(["a"]).shape[1])
@@ -100,39 +103,48 @@ class TransformerEncoder:
         return result
 
 
-def _family(config: Any) -> tuple[Any, bool]:
-    """The class to load, and whether it pools by itself."""
+def _read(name: str, folder: Path, config: Any, options: Options) -> Loaded:
+    """What makes states of token ids and their mask, by the engine asked for."""
+    from fieldstone.models import lean_bert
+    from fieldstone.models.weights import Weights
+
+    device, dtype = place(options)
+    if pick_engine(name, options.engine, lean_bert.refusal(folder, config, device)) == "lean":
+        with explained(name, "weights"):
+            model = lean_bert.LeanBert(config, Weights(name, folder, dtype, inside=lean_bert.INSIDE))
+            return Loaded(model, device, dtype)
+    loaded = read_model(name, folder, _family(config), options, may_lack=("pooler",))
+    return Loaded(_Transformer(loaded.model, (config.architectures or [""])[0] in _DPR), device, dtype)
+
+
+def _family(config: Any) -> Any:
+    """The class of transformers to load."""
     import transformers
 
     architecture = (config.architectures or [""])[0]
     if architecture in _DPR:
-        return getattr(transformers, architecture), True
+        return getattr(transformers, architecture)
     if config.is_encoder_decoder:  # T5 and its kin: the encoder alone
-        return transformers.AutoModelForTextEncoding, False
-    return transformers.AutoModel, False
+        return transformers.AutoModelForTextEncoding
+    return transformers.AutoModel
 
 
-def _states(name: str, loaded: Loaded, pooler: bool, engine: str) -> Callable[[Any, Any], Any]:
-    """Token ids and their mask to the last states (or what the model pools), by the engine asked for."""
-    from fieldstone.models import lean_bert
+class _Transformer:
+    """A model of transformers: token ids and their mask to the last states, or to what DPR pools."""
 
-    model = loaded.model
-    if pick_engine(name, engine, lean_bert.refusal(model, loaded.device)) == "lean":
-        return lean_bert.LeanBert(model)
-
-    def states(ids: Any, mask: Any) -> Any:
-        out = model(input_ids=ids, attention_mask=mask)
-        return out.pooler_output if pooler else out.last_hidden_state
-
-    return states
-
-
-def _max_tokens(said: int | None, tokenizer: Any, model: Any) -> int:
-    """The shortest of what the folder, the tokenizer and the positions allow; special tokens count."""
-    limits = [said, tokenizer.model_max_length]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and positions > 0:
+    def __init__(self, model: Any, pooler: bool) -> None:
+        self._model, self._pooler = model, pooler
+        padding = getattr(getattr(model, "embeddings", None), "padding_idx", None)
         # RoBERTa and MPNet count their positions from behind the padding id
-        offset = getattr(getattr(model, "embeddings", None), "padding_idx", None)
-        limits.append(positions - (0 if offset is None else offset + 1))
+        self.first_position = 0 if padding is None else padding + 1
+
+    def __call__(self, ids: Any, mask: Any) -> Any:
+        out = self._model(input_ids=ids, attention_mask=mask)
+        return out.pooler_output if self._pooler else out.last_hidden_state
+
+
+def _max_tokens(said: int | None, tokenizer: Any, config: Any, first_position: int) -> int:
+    """The shortest of what the folder, the tokenizer and the positions allow; special tokens count."""
+    positions = getattr(config, "max_position_embeddings", None)
+    limits = [said, tokenizer.model_max_length, positions and positions - first_position]
     return int(min((n for n in limits if n and 0 < n < 1_000_000), default=512))

@@ -36,13 +36,16 @@ def load_reranker(name: str, options: Options) -> Reranker:
 
 def load_generator(name: str, options: Options) -> Generator:
     """A causal language model, or a seq2seq one where the configuration says so."""
-    from fieldstone.models.causal import CausalGenerator
-    from fieldstone.models.seq2seq import Seq2SeqGenerator
+    from fieldstone.models.described import describe
 
     folder = resolve(name)
-    if read_config(name, folder).is_encoder_decoder:
+    if describe(name, folder, options.cache).config.is_encoder_decoder:
+        from fieldstone.models.seq2seq import Seq2SeqGenerator
+
         pick_engine(name, options.engine, "the lean engine reads no encoder-decoders")
         return Seq2SeqGenerator(name, folder, options)
+    from fieldstone.models.causal import CausalGenerator
+
     return CausalGenerator(name, folder, options)
 
 
@@ -91,6 +94,15 @@ def read_tokenizer(name: str, folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def place(options: Options) -> tuple[str, str]:
+    """The device and the number type to compute in; the threads are set."""
+    import torch
+
+    device = pick_device(options.device).name
+    torch.set_num_threads(thread_count(options.threads))
+    return device, pick_dtype(device, options.dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model in memory, ready to infer."""
@@ -116,9 +128,7 @@ def read_model(
     """
     import torch
 
-    device = pick_device(options.device).name
-    dtype = pick_dtype(device, options.dtype)
-    torch.set_num_threads(thread_count(options.threads))
+    device, dtype = place(options)
     kind = family.__name__
     placed = {"quantization_config": quantization, "device_map": {"": device}} if quantization else {}
     with explained(name, kind), quiet():

@@ -8,20 +8,23 @@ keys are one product; sums between layers are kept in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from fieldstone.models.packed import PackedLinear
-from fieldstone.models.states import RoomyLayer, Row
+from fieldstone.models.states import Buffers, Row, Spans
+from fieldstone.models.weights import Weights
+from fieldstone.models.weights import refusal as weights_refusal
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+KINDS = ("llama", "mistral", "qwen2")
 _ROTATIONS = ("default", "linear", "llama3")  # those whose frequencies do not change with the length
 
 _CACHED_TOKENS = 512
@@ -30,16 +33,18 @@ _CACHED_TOKENS = 512
 _Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def refusal(model: Any, device: str) -> str:
-    """Why this model cannot be read here; empty where it can."""
-    config = model.config
-    if device != "cpu":
-        return f"the lean engine computes on the CPU, not on {device}"
-    if type(model).__name__ not in ARCHITECTURES:
-        return f"the lean engine reads {', '.join(ARCHITECTURES)}, not {type(model).__name__}"
-    if config.hidden_act != "silu" or config.rope_parameters["rope_type"] not in _ROTATIONS:
+def refusal(folder: Path, config: Any, device: str) -> str:
+    """Why the model in `folder` cannot be read here; empty where it can."""
+    if why := weights_refusal(folder, config, device):
+        return why
+    if config.model_type not in KINDS:
+        return f"the lean engine reads {', '.join(KINDS)}, not {config.model_type}"
+    rope = config.rope_parameters
+    partly = rope.get("partial_rotary_factor", 1.0) != 1.0
+    if config.hidden_act != "silu" or rope["rope_type"] not in _ROTATIONS or partly:
         return f"the lean engine reads silu with one of the rotations {', '.join(_ROTATIONS)}"
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
+    whole = set(getattr(config, "layer_types", None) or ()) == {"full_attention"}
+    if getattr(config, "sliding_window", None) and not whole:
         return "the lean engine reads no sliding windows"
     return ""
 
@@ -55,42 +60,43 @@ class _Layer:
 
 
 class LeanLlama:
-    """The weights of a model of transformers, repacked; the model itself is no longer needed."""
+    """The model that `config` tells of, of these weights."""
 
-    def __init__(self, model: Any) -> None:
-        config, inner = model.config, model.model
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._size = inner.layers[0].self_attn.head_dim
+    def __init__(self, config: Any, weights: Weights) -> None:
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads or self._heads
+        self._size = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         self._eps = config.rms_norm_eps
-        self._embedding = inner.embed_tokens.weight.detach()
-        self._frequencies = inner.rotary_emb.inv_freq.float()
-        self._scaling = inner.rotary_emb.attention_scaling
+        self._embedding = weights["model.embed_tokens.weight"]
+        self._frequencies = _frequencies(config.rope_parameters, self._size)
         self._layers = []
-        for layer in inner.layers:
-            attention, mlp = layer.self_attn, layer.mlp
+        for i in range(config.num_hidden_layers):
+            layer = f"model.layers.{i}."
+            q, k, v, out = (weights.linear(f"{layer}self_attn.{part}_proj") for part in "qkvo")
+            gate, up, down = (weights.linear(f"{layer}mlp.{part}_proj") for part in ("gate", "up", "down"))
             self._layers.append(
                 _Layer(
-                    layer.input_layernorm.weight.detach().float(),
-                    PackedLinear([attention.q_proj, attention.k_proj, attention.v_proj]),
-                    PackedLinear([attention.o_proj]),
-                    layer.post_attention_layernorm.weight.detach().float(),
-                    PackedLinear([mlp.gate_proj, mlp.up_proj]),
-                    PackedLinear([mlp.down_proj]),
+                    weights[f"{layer}input_layernorm.weight"].float(),
+                    PackedLinear([q, k, v]),
+                    PackedLinear([out]),
+                    weights[f"{layer}post_attention_layernorm.weight"].float(),
+                    PackedLinear([gate, up]),
+                    PackedLinear([down]),
                 )
             )
-            layer.to("meta")  # or memory would hold all weights twice
-        self._last_norm = inner.norm.weight.detach().float()
-        self._to_logits = PackedLinear([model.lm_head])
+        self._last_norm = weights["model.norm.weight"].float()
+        tied = config.tie_word_embeddings
+        self._to_logits = PackedLinear([(self._embedding, None) if tied else weights.linear("lm_head")])
 
     def read(
         self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int
-    ) -> tuple[torch.Tensor, Cache]:
-        """What remains of each row: logits (all positions kept, vocabulary), and all states.
+    ) -> tuple[torch.Tensor, list[Buffers], Spans]:
+        """What remains of each row: logits (all positions kept, vocabulary), all states, their places.
 
         `keep` holds for each row the positions in its rest. The rows' states end at one column.
         """
         lengths = [row.known + len(row.rest) for row in rows]
-        cache = self._buffers(rows, max(lengths), room)
+        layers = self._buffers(rows, max(lengths), room)
         ids = torch.tensor([token for row in rows for token in row.rest])
         positions = torch.cat([torch.arange(row.known, n) for row, n in zip(rows, lengths, strict=True)])
         x, turn = self._embedding[ids].float(), self._rotation(positions)
@@ -98,31 +104,32 @@ class LeanLlama:
         masks = [self._causal(row) if row.known else None for row in rows]
         # a few rows at a time: what lies between the products stays in the processor's cache
         batches = list(_consecutive([len(row.rest) for row in rows], _CACHED_TOKENS))
-        for index, states in enumerate(cache.layers):
+        for index, states in enumerate(layers):
             for batch in batches:
                 attend = partial(self._attend_rows, rows, masks, states, batch)
                 tokens = slice(starts[batch[0]], starts[batch[-1] + 1])
                 self._layer(index, x[tokens], (turn[0][tokens], turn[1][tokens]), attend)
         wanted = [start + i for start, places in zip(starts[:-1], keep, strict=True) for i in places]
-        return self._logits(x[wanted]), cache
+        width = max(lengths)
+        return self._logits(x[wanted]), layers, [(width - n, width) for n in lengths]
 
     def step(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, layers: list[Buffers]
     ) -> torch.Tensor:
-        """One token a row after the states in `cache`: logits (rows, vocabulary). `mask`: (rows, columns)."""
+        """One token a row after the states in `layers`: logits (rows, vocabulary); `mask` (rows, columns)."""
         dtype = self._embedding.dtype
         hidden = None
         if not bool(mask.all()):
             hidden = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask == 0, -torch.inf)[:, None, None]
         x, turn = self._embedding[ids].float(), self._rotation(positions)
-        for index, states in enumerate(cache.layers):
+        for index, states in enumerate(layers):
             self._layer(index, x, turn, partial(self._attend_next, states, hidden))
         return self._logits(x)
 
     def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of the rotary embedding (Su et al. 2021), each (tokens, 1, half a head)."""
         angles = positions.float()[:, None, None] * self._frequencies
-        return angles.cos() * self._scaling, angles.sin() * self._scaling
+        return angles.cos(), angles.sin()
 
     def _layer(
         self, index: int, x: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], attend: _Attend
@@ -145,30 +152,30 @@ class LeanLlama:
         normed = rms_norm(states, states.shape[1:], self._last_norm, self._eps)
         return self._to_logits(normed.to(self._embedding.dtype))
 
-    def _buffers(self, rows: Sequence[Row], width: int, room: int) -> Cache:
+    def _buffers(self, rows: Sequence[Row], width: int, room: int) -> list[Buffers]:
         """Buffers for all states, the known ones in place, so that every row ends at column `width`."""
         shape = (len(rows), self._kv_heads, width + room, self._size)
-        cache = Cache(layers=[RoomyLayer(room) for _ in self._layers])
-        for index, layer in enumerate(cache.layers):
+        layers = []
+        for index in range(len(self._layers)):
             pair = self._embedding.new_zeros(shape), self._embedding.new_zeros(shape)
             for i, row in enumerate(rows):
                 if row.states is not None:
                     end = width - len(row.rest)
                     for buffer, known in zip(pair, row.states[index], strict=True):
                         buffer[i, :, end - row.known : end] = known
-            layer.fill(*pair, width)
-        return cache
+            layers.append(Buffers(*pair, width))
+        return layers
 
     def _attend_next(
         self,
-        states: RoomyLayer,
+        states: Buffers,
         hidden: torch.Tensor | None,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
     ) -> torch.Tensor:
         """Attention of one token a row over all of the row's states."""
-        keys, values = states.update(k[:, :, None], v[:, :, None])
+        keys, values = states.add(k[:, :, None], v[:, :, None])
         # the queries that share a head of keys stand as rows of one product: 7 times as fast in bfloat16
         grouped = q.view(len(q), self._kv_heads, -1, self._size)
         return scaled_dot_product_attention(grouped, keys, values, attn_mask=hidden).reshape(len(q), -1)
@@ -177,14 +184,14 @@ class LeanLlama:
         self,
         rows: Sequence[Row],
         masks: Sequence[torch.Tensor | None],
-        states: RoomyLayer,
+        states: Buffers,
         batch: Sequence[int],
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
     ) -> torch.Tensor:
         """Attention of what is read of the rows in `batch`: causal, and over all that is known of them."""
-        width = states.get_seq_length()
+        width = states.length
         seen = q.new_empty((len(q), self._heads * self._size))
         end = 0
         for i in batch:
@@ -211,6 +218,21 @@ class LeanLlama:
         n = len(row.rest)
         mask: torch.Tensor = self._embedding.new_full((n, row.known + n), -torch.inf).triu_(row.known + 1)
         return torch.cat([mask] * (self._heads // self._kv_heads))
+
+
+def _frequencies(rope: Mapping[str, Any], size: int) -> torch.Tensor:
+    """The frequencies of the rotary embedding: (half a head)."""
+    plain: torch.Tensor = 1 / rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float) / size)
+    if rope["rope_type"] == "default":
+        return plain
+    slowed = plain / float(rope["factor"])
+    if rope["rope_type"] == "linear":
+        return slowed
+    # Llama 3: the slow ones are slowed, the fast ones are left, and between them it is done by shares
+    turns = plain * float(rope["original_max_position_embeddings"]) / (2 * math.pi)
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain * kept + slowed * (1 - kept)
 
 
 def _consecutive(lengths: Sequence[int], budget: int) -> Iterator[range]:

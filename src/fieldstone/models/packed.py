@@ -16,13 +16,15 @@ from torch.nn.functional import gelu, linear
 class PackedLinear:
     """The layers given, side by side as one, on (rows, width): in bfloat16 by oneDNN where torch has it."""
 
-    def __init__(self, layers: Sequence[torch.nn.Linear]) -> None:
-        weight = torch.cat([layer.weight.detach() for layer in layers])
+    def __init__(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+        """Each layer's weight (out, in) and bias (out,)."""
+        weight = torch.cat([weight for weight, _ in layers])
         self._bias = None
-        if any(layer.bias is not None for layer in layers):
-            zeros = [layer.weight.new_zeros(layer.out_features) for layer in layers]
-            biases = [z if layer.bias is None else layer.bias for layer, z in zip(layers, zeros, strict=True)]
-            self._bias = torch.cat([bias.detach() for bias in biases])
+        if any(bias is not None for _, bias in layers):
+            zeros = [weight.new_zeros(len(weight)) for weight, _ in layers]
+            self._bias = torch.cat(
+                [zero if bias is None else bias for (_, bias), zero in zip(layers, zeros, strict=True)]
+            )
         self._plain: torch.Tensor | None = weight
         if weight.dtype == torch.bfloat16 and _packs():
             self._plain, self._packed = None, torch.ops.mkldnn._reorder_linear_weight(weight)

@@ -10,14 +10,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
 # One (keys, values) pair a layer, each (heads, tokens, width).
 States = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 Ids = tuple[int, ...]
+
+Spans = list[tuple[int, int]]
+"""The first column of each row's states, and the one behind its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,73 +78,48 @@ class PrefixStates:
                 self.bytes -= _bytes(self._kept.popitem(last=False)[1])
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
-    """One layer's states in a buffer with room to grow: a step writes one token and copies none."""
+class Layer(Protocol):
+    """One layer's states of a batch of rows: (rows, heads, tokens, width)."""
 
-    def __init__(self, room: int = 0) -> None:
-        super().__init__()
-        self.keys: torch.Tensor
-        self.values: torch.Tensor
-        self._room = room
-        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds states (batch, heads, new tokens, width); returns all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self._buffers is None or end > self._buffers[0].shape[-2]:
-            buffers = _buffer(key_states, end + self._room), _buffer(value_states, end + self._room)
-            if start:
-                buffers[0][:, :, :start], buffers[1][:, :, :start] = self.keys, self.values
-            self._buffers = buffers
-        keys, values = self._buffers
-        keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
-        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-        return self.keys, self.values
-
-    def fill(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        """Takes over whole buffers, of which the first `length` tokens are filled."""
-        self.lazy_initialization(keys, values)
-        self._buffers = keys, values
-        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> None:
         """Keeps only these rows of the batch."""
-        assert self._buffers is not None
-        length = self.get_seq_length()
-        self.fill(self._buffers[0][rows], self._buffers[1][rows], length)
 
 
-def stacked(rows: Sequence[States | None], layers: int, *, incoming: int, room: int) -> Cache:
-    """The rows' states as one batch, each ending at the same column (zeros before).
+class Buffers:
+    """One layer's states of a batch of rows, with room to grow: a step writes one token and copies none.
 
-    `incoming` tokens are about to be read; `room` more may follow.
+    `keys` and `values` are what is filled of them: (rows, heads, tokens, width).
     """
-    cache = Cache(layers=[RoomyLayer(room) for _ in range(layers)])
-    first = next((row for row in rows if row is not None), None)
-    if first is None:
-        return cache
-    lengths = [0 if row is None else row[0][0].shape[1] for row in rows]
-    width = max(lengths)
-    for index, layer in enumerate(cache.layers):
-        pair = []
-        for part, like in enumerate(first[index]):
-            joined = like.new_zeros((len(rows), like.shape[0], width + incoming + room, like.shape[2]))
-            for i, row in enumerate(rows):
-                if row is not None:
-                    joined[i, :, width - lengths[i] : width] = row[index][part]
-            pair.append(joined)
-        layer.fill(pair[0], pair[1], width)
-    return cache
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        """Whole buffers, of which the first `length` tokens are filled."""
+        self._buffers = keys, values
+        self._fill(length)
+
+    def add(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds states (rows, heads, new tokens, width), for which there is room; returns all of them."""
+        start = self.length
+        end = start + keys.shape[-2]
+        self._buffers[0][:, :, start:end], self._buffers[1][:, :, start:end] = keys, values
+        self._fill(end)
+        return self.keys, self.values
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keeps only these rows of the batch."""
+        self._buffers = self._buffers[0][rows], self._buffers[1][rows]
+        self._fill(self.length)
+
+    def _fill(self, length: int) -> None:
+        self.length = length
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
-def unstacked(cache: Cache, row: int, start: int, end: int) -> States:
+def unstacked(cache: Sequence[Layer], row: int, start: int, end: int) -> States:
     """A row's states between two columns, as views."""
-    return tuple((layer.keys[row, :, start:end], layer.values[row, :, start:end]) for layer in cache.layers)
+    return tuple((layer.keys[row, :, start:end], layer.values[row, :, start:end]) for layer in cache)
 
 
 def copied(states: States) -> States:
@@ -153,10 +130,6 @@ def copied(states: States) -> States:
 def cut(states: States, tokens: int) -> States:
     """The states of the first `tokens` tokens, as views."""
     return tuple((keys[:, :tokens], values[:, :tokens]) for keys, values in states)
-
-
-def _buffer(like: torch.Tensor, length: int) -> torch.Tensor:
-    return like.new_empty((*like.shape[:2], length, like.shape[3]))
 
 
 def _bytes(states: States) -> int:

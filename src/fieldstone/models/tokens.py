@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from fieldstone.errors import ModelError
@@ -17,16 +18,11 @@ class Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer` is one of transformers'; it is copied, for a shared one may change under way."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise ModelError(
-                f"{tokenizer.name_or_path}: {type(tokenizer).__name__} has no tokenizer.json; "
-                "save one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-            )
-        self._marked = _bare(backend)
-        self._plain = _bare(backend)
+        refuse_slow(tokenizer)
+        self._backend = tokenizer.backend_tokenizer
+        self._plain = _bare(self._backend)
         self._plain.encode_special_tokens = True
-        first = self._marked.encode("a").ids[:1]
+        first = self._plain.encode("a").ids[:1]
         self.bos: list[int] = first if first == [tokenizer.bos_token_id] else []
         # SentencePiece models put a space before whatever they are given. A text that goes on after another
         # must not get one: it is read behind a line break, which is then taken off again.
@@ -35,6 +31,10 @@ class Tokens:
         self._anchor = "" if behind == self._plain.encode("a", add_special_tokens=False).ids else "\n"
         self._anchor_ids: list[int] = mark if self._anchor else []
         self._anchor_text = self._plain.decode(self._anchor_ids)
+
+    @cached_property
+    def _marked(self) -> Any:
+        return _bare(self._backend)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special tokens."""
@@ -57,10 +57,18 @@ class Tokens:
         return text[len(self._anchor_text) :]
 
 
+def refuse_slow(tokenizer: Any) -> None:
+    """ModelError if it is one of the tokenizers written in Python."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: {type(tokenizer).__name__} has no tokenizer.json; "
+            "save one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+        )
+
+
 def framed(tokenizer: Any, max_tokens: int) -> Any:
     """A backend tokenizer that adds the model's special tokens and cuts what exceeds `max_tokens`."""
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        Tokens(tokenizer)  # raises, and says why
+    refuse_slow(tokenizer)
     backend = _bare(tokenizer.backend_tokenizer)
     backend.enable_truncation(max_tokens, strategy="longest_first")
     return backend

@@ -1,16 +1,19 @@
-"""The drawings of a report: inline SVG whose widths are shares, so that it fits a phone and a printer.
+"""The drawings of a report: curves by matplotlib, and the marks that stand in the cells of its tables.
 
-They are drawn by hand and not by a plotting library, for a page needs little and what it needs such a library
-does not do: marks that take their colours from the page (so they turn dark with it), text in the page's own
-font and size on a wide screen as on a narrow one, no script, no font and no dependency.
+All is inline SVG in colours of the page, so it turns dark with it, without a script, a font or a file. The
+marks are a bar and a dot each, hundreds on a page, placed by shares of the width of their cell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from io import StringIO
+from typing import Any, NamedTuple
+
+from lxml import etree
 
 from fieldstone.evaluate.report.findings import number
 from fieldstone.evaluate.statistics.bootstrap import Estimate
@@ -24,11 +27,45 @@ APART = 11
 MARGIN = 2.0
 """Per cent left free at both ends, for a dot is wider than its place."""
 
-TALL = 210
-"""Of a chart with lines, in pixels."""
+SIZE = (4.6, 2.2)
+"""Of a chart with lines, in inches of 72 units; the page draws it as wide as there is room."""
 
 NICE = (1, 2, 2.5, 5, 10)
 """What a scale may end at, times a power of ten."""
+
+
+COLOURS = {"now": "dot", "then": "grey", **{f"c{i}": f"c{i}" for i in range(6)}}
+"""The class of a line -> the page's variable that holds its colour."""
+
+STAND_INS = {name: f"#0000{place + 1:02x}" for place, name in enumerate([*COLOURS, "soft", "line"])}
+"""matplotlib knows no variables: it draws in these inks, and the page's are put in their place."""
+
+PAGE_INKS = {ink: f"var(--{COLOURS.get(name, name)})" for name, ink in STAND_INS.items()}
+
+DASHES = {
+    "c1": (0, (3.5, 1.5)),
+    "c2": (0, (1, 1.5)),
+    "c3": (0, (4.5, 1.5, 1, 1.5)),
+    "c4": (0, (6, 2)),
+    "c5": (0, (2, 1)),
+}
+"""Of the lines, so that they can be told apart without colours."""
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.size": 10,
+    "text.color": STAND_INS["soft"],
+    "xtick.color": STAND_INS["soft"],
+    "ytick.color": STAND_INS["soft"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": STAND_INS["line"],
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 7,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
 
 
 class Line(NamedTuple):
@@ -80,22 +117,30 @@ def lines(
     its: Sequence[Line], x: tuple[float, float], top: float, xs: Sequence[str], ys: Sequence[str]
 ) -> str:
     """Lines from `x[0]` to `x[1]` and from 0 to `top`; `xs` and `ys` name places at even steps."""
-    inside = "".join(_band(line, x, top) for line in its) + "".join(_path(line, x, top) for line in its)
-    grid = "".join(_rule(place / (len(ys) - 1)) for place in range(len(ys)))
-    dots = "".join(
-        f'<circle class="{line.kind} dot" r="5" cx="{100 * _share(a, *x):.2f}%" '
-        f'cy="{TALL * (1 - _share(b, 0, top)):.1f}"/>'
-        for line in its
-        for a, b in line.dots
-    )
-    drawn = (
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="{TALL}">{inside}</svg>'
-    )
-    whole = _svg("; ".join(line.label for line in its), TALL, grid + drawn + dots)
-    return (
-        f'<div class="chart"><div class="ys">{_names(reversed(ys))}</div>{whole}'
-        f'<div class="xs">{_names(xs)}</div></div>'
-    )
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    label = "; ".join(line.label for line in its)
+    # the same chart is the same text, and another one has other ids on the page
+    with rc_context(STYLE | {"svg.hashsalt": label}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot(xlim=x, ylim=(0, top))
+        axes.set_xticks(_steps(*x, len(xs)), xs)
+        axes.set_yticks(_steps(0, top, len(ys)), ys)
+        axes.grid(axis="y")
+        axes.spines[:].set_visible(False)
+        for line in its:
+            ink, dashes = STAND_INS[line.kind], DASHES.get(line.kind, "solid")
+            if line.band:
+                at, low, high = zip(*line.band, strict=True)
+                axes.fill_between(at, low, high, color=ink, alpha=0.16, linewidth=0)
+            if line.points:
+                axes.plot(*zip(*line.points, strict=True), color=ink, linestyle=dashes)
+            if line.dots:
+                axes.plot(*zip(*line.dots, strict=True), "o", color=ink, clip_on=False)
+        written = StringIO()
+        figure.savefig(written, format="svg")
+    return _of_the_page(written.getvalue(), label)
 
 
 def scale(highest: float) -> tuple[float, list[str]]:
@@ -109,8 +154,29 @@ def _svg(label: str, height: float, inside: str) -> str:
     return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="{height}">{inside}</svg>'
 
 
-def _names(names: Iterable[str]) -> str:
-    return "".join(f"<span>{escape(name)}</span>" for name in names)
+def _steps(first: float, last: float, count: int) -> list[float]:
+    return [first + (last - first) * i / (count - 1) for i in range(count)]
+
+
+def _of_the_page(drawn: str, label: str) -> str:
+    """matplotlib's SVG as a part of the page: in its colours and font, as wide as there is room."""
+    root = etree.fromstring(drawn.encode())
+    for node in root.xpath("//*[local-name() = 'metadata' or local-name() = 'style']"):
+        node.getparent().remove(node)
+    used = set(re.findall(r"#([\w-]+)", " ".join(root.xpath("//@*"))))
+    for node in root.iter():
+        if node.get("id") not in used:  # the others would stand there again in the next chart
+            node.attrib.pop("id", None)
+        # the page allows no styles but its own, so they become attributes
+        for name, value in re.findall(r"([\w-]+): ([^;]+)", node.attrib.pop("style", "")):
+            if name != "font-family":
+                node.set(name, PAGE_INKS.get(value, value))
+    inside = "".join(etree.tostring(child, encoding="unicode") for child in root)
+    inside = re.sub(r' xmlns(:\w+)?="[^"]*"', "", inside).replace("xlink:href", "href")
+    return (
+        f'<svg class="curves" role="img" aria-label="{escape(label)}" viewBox="{root.get("viewBox")}">'
+        f"{inside}</svg>"
+    )
 
 
 def _scale(low: float, high: float) -> str:
@@ -120,28 +186,6 @@ def _scale(low: float, high: float) -> str:
 
 def _line(at: float, name: str) -> str:
     return f'<line class="{name}" x1="{at}%" x2="{at}%" y1="0" y2="100%"/>'
-
-
-def _rule(share: float) -> str:
-    at = round(100 * share, 2)
-    return f'<line class="axis" x1="0" x2="100%" y1="{at}%" y2="{at}%"/>'
-
-
-def _path(line: Line, x: tuple[float, float], top: float) -> str:
-    points = " ".join(_at(a, b, x, top) for a, b in line.points)
-    return f'<polyline class="{line.kind} line" points="{points}"/>'
-
-
-def _band(line: Line, x: tuple[float, float], top: float) -> str:
-    if not line.band:
-        return ""
-    above = [_at(a, high, x, top) for a, _, high in line.band]
-    below = [_at(a, low, x, top) for a, low, _ in reversed(line.band)]
-    return f'<polygon class="{line.kind} area" points="{" ".join([*above, *below])}"/>'
-
-
-def _at(a: float, b: float, x: tuple[float, float], top: float) -> str:
-    return f"{100 * _share(a, *x):.2f},{100 * (1 - _share(b, 0, top)):.2f}"
 
 
 def _mark(estimate: Estimate, low: float, high: float, y: float, name: str) -> str:
