@@ -35,15 +35,19 @@ from fieldstone.workspace import open_workspace
 from machine import begin, spread, table
 
 
+MEMORY = 5
+"""So many times the server's memory is looked at in a round."""
+
+
 @dataclass
 class Round:
-    """What some clients saw: seconds of each answer, statuses; and what the server held after, in MiB."""
+    """What some clients saw: seconds of each answer, statuses; and what the server held all along, in MiB."""
 
     clients: int
     length: float
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
-    memory: float = 0.0
+    memory: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -118,14 +122,18 @@ def ask(port: int, path: str, questions: Sequence[str], clients: int, seconds: f
             await asyncio.sleep(min(wait, max(0, ends - time.perf_counter())))
         writer.close()
 
+    async def watch(ends: float) -> None:
+        while time.perf_counter() < ends:
+            await asyncio.sleep(seconds / MEMORY)
+            status = Path(f"/proc/{server}/status")
+            held = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.exists() else None
+            result.memory.append(int(held[1]) / 1024 if held else 0.0)
+
     async def everyone() -> None:
         ends = time.perf_counter() + seconds
-        await asyncio.gather(*(client(ends) for _ in range(clients)))
+        await asyncio.gather(watch(ends), *(client(ends) for _ in range(clients)))
 
     asyncio.run(everyone())
-    status = Path(f"/proc/{server}/status")
-    held = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.exists() else None
-    result.memory = int(held[1]) / 1024 if held else 0.0
     return result
 
 
@@ -164,11 +172,11 @@ def show(path: str, alone: Sequence[Round], together: Sequence[Round]) -> None:
                 f"{np.percentile(taken, 95):.3f}",
                 str(refused),
                 str(failed),
-                spread([its.memory for its in rounds], 0),
+                " ".join(f"{held:,.0f}" for held in rounds[-1].memory),
             ]
         )
     title = f"{path}, {len(alone)} x {alone[0].length:.0f} s"
-    table([title, "a second", "p50 s", "p95 s", "429", "failed", "MiB"], rows)
+    table([title, "a second", "p50 s", "p95 s", "429", "failed", "MiB, of the last"], rows)
     ratios = [many.rate / one.rate for one, many in zip(alone, together, strict=True) if one.rate]
     print(f"at once / one at a time: {spread(ratios, 2)}\n")
 

@@ -8,7 +8,17 @@ from typing import Any, Protocol
 import torch
 
 from fieldstone.models.batches import by_length
-from fieldstone.models.states import PrefixStates, Row, Spans, States, copied, cut, shared_start, unstacked
+from fieldstone.models.states import (
+    PrefixStates,
+    Row,
+    Spans,
+    States,
+    copied,
+    cut,
+    shared_start,
+    shrunk,
+    unstacked,
+)
 
 BATCH_TOKENS = 4096
 _WORTH_SHARING = 32  # a common start shorter than this is computed again rather than looked up
@@ -98,16 +108,28 @@ class Step:
         starts = torch.tensor([start for start, _ in spans], device=device)
         self._mask = (torch.arange(spans[0][1], device=device)[None] >= starts[:, None]).long()
         self._engine, self._layers, self._device = forward.engine, layers, device
+        self._places = list(range(len(spans)))  # of each row that goes on, among the states
 
     def __call__(self, going: list[int], chosen: list[int]) -> torch.Tensor:
         """Reads the chosen tokens of the rows that go on."""
+        self._places = [self._places[i] for i in going]
         if len(going) < len(self._lengths):
-            rows = torch.tensor(going, device=self._device)
-            self._lengths, self._mask = self._lengths[rows], self._mask[rows]
-            for layer in self._layers:
-                layer.select(rows)
+            self._close_ranks()
         self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], 1)
-        ids = torch.tensor(chosen, device=self._device)
+        places = torch.tensor(self._places, device=self._device)
+        ids = torch.empty_like(places)
+        ids[places] = torch.tensor(chosen, device=self._device)
         logits = self._engine.step(ids, self._mask, self._lengths, self._layers)
         self._lengths = self._lengths + 1
-        return logits
+        return logits[places]
+
+    def _close_ranks(self) -> None:
+        """Rows from the end take the places of those that are done: the others' states are not copied."""
+        count = len(self._places)
+        free = set(range(count)) - set(self._places)
+        moves = [(place, free.pop()) for place in self._places if place >= count]
+        for layer in self._layers:
+            layer.shrink(count, moves)
+        self._lengths, self._mask = (shrunk(its, count, moves) for its in (self._lengths, self._mask))
+        moved = dict(moves)
+        self._places = [moved.get(place, place) for place in self._places]

@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from fieldstone.errors import ModelError
-from fieldstone.models.states import Row, Spans, States, unstacked
+from fieldstone.models.states import Row, Spans, States, shrunk, unstacked
 
 
 class Padded:
@@ -131,11 +131,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self._buffers = keys, values
         self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keeps only these rows of the batch."""
+    def shrink(self, rows: int, moves: Sequence[tuple[int, int]]) -> None:
+        """As `Buffers.shrink`."""
         assert self._buffers is not None
-        length = self.get_seq_length()
-        self.fill(self._buffers[0][rows], self._buffers[1][rows], length)
+        keys, values = (shrunk(buffer, rows, moves) for buffer in self._buffers)
+        self.fill(keys, values, self.get_seq_length())
 
 
 def _buffer(like: torch.Tensor, length: int) -> torch.Tensor:

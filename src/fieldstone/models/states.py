@@ -84,8 +84,8 @@ class Layer(Protocol):
     keys: torch.Tensor
     values: torch.Tensor
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keeps only these rows of the batch."""
+    def shrink(self, rows: int, moves: Sequence[tuple[int, int]]) -> None:
+        """Keeps the first `rows` of the batch; before, each row of `moves` takes the place of another."""
 
 
 class Buffers:
@@ -107,14 +107,21 @@ class Buffers:
         self._fill(end)
         return self.keys, self.values
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keeps only these rows of the batch."""
-        self._buffers = self._buffers[0][rows], self._buffers[1][rows]
+    def shrink(self, rows: int, moves: Sequence[tuple[int, int]]) -> None:
+        """Keeps the first `rows` of the batch; before, each row of `moves` takes the place of another."""
+        self._buffers = shrunk(self._buffers[0], rows, moves), shrunk(self._buffers[1], rows, moves)
         self._fill(self.length)
 
     def _fill(self, length: int) -> None:
         self.length = length
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def shrunk(rows: torch.Tensor, count: int, moves: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """The first `count` rows; before, each row of `moves` takes the place of another, and no others move."""
+    for old, new in moves:
+        rows[new] = rows[old]
+    return rows[:count]
 
 
 def unstacked(cache: Sequence[Layer], row: int, start: int, end: int) -> States:

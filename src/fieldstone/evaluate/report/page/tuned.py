@@ -47,7 +47,7 @@ def curve_section(content: Content) -> Iterator[str]:
     for curve in curves:
         name = f"{curve['part']} {curve['candidate']}"
         yield from _drawn(f"{name}: training loss", curve["losses"])
-        if len(curve["scores"]) > 1:
+        if len({score for _, score in curve["scores"]}) > 1:  # where nothing was to choose, all are 0
             yield from _drawn(f"{name}: score on dev questions", curve["scores"])
     yield "</div>"
 
