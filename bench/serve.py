@@ -34,7 +34,6 @@ from fieldstone.recipes import choose_settings
 from fieldstone.workspace import open_workspace
 from machine import begin, spread, table
 
-
 MEMORY = 5
 """So many times the server's memory is looked at in a round."""
 
