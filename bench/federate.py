@@ -7,7 +7,7 @@ Alone and centralised get as many epochs as all rounds together. With `--epsilon
 again with noise, and of a generator with stacked adapters. An arm that is done is kept in `--into`.
 
 Measured is the rank of the passage in the dense search; with `--set federate.part=generator` token F1 of the
-answers. Intervals are of 95 %, clustered by article.
+answers that are read out of that passage. Intervals are of 95 %, clustered by article.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstone.atomic import write_json
+from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.evaluate.questions import Question, read_questions
 from fieldstone.evaluate.run import Judged, judge, measure
 from fieldstone.evaluate.statistics.bootstrap import bootstrap_mean, paired_difference
@@ -29,6 +30,7 @@ from fieldstone.examples import write_examples
 from fieldstone.federate import parts
 from fieldstone.federate.messages import Plan, read_weights, size
 from fieldstone.federate.simulate import simulate
+from fieldstone.prompts import one_by_one_prompt, parse_one_by_one
 from fieldstone.recipes import choose_settings, load_recipe, run
 from fieldstone.recipes.build import Build
 from fieldstone.records import Example, fingerprint
@@ -198,7 +200,7 @@ def _held(data: Path, into: Path, settings: Settings, most: int) -> tuple[Build,
 
 
 def _measured(held: Build, asked: Sequence[Judged], settings: Settings, weights: Any) -> list[float]:
-    """Reciprocal rank of each question's passage in the dense search, or token F1 of each answer."""
+    """Reciprocal rank of each question's passage in the dense search, or token F1 of each answer from it."""
     from fieldstone.answer import System
 
     part, name = settings.federate.part, ""
@@ -208,11 +210,12 @@ def _measured(held: Build, asked: Sequence[Judged], settings: Settings, weights:
         name = str(folder)
     if part == "generator":
         generator = held.load_generator(name) if name else held.generator
-        answer = settings.answer.model_copy(update={"abstain_below": 0.0})
-        system = System(
-            held.open_index(generator=generator), generator, settings.model_copy(update={"answer": answer})
-        )
-        return [row["measures"]["F1"] for row in measure({"s": system}, asked).rows]
+        prompts = [one_by_one_prompt(its.question.evidence, its.question.question) for its in asked]
+        replies = generator.generate(prompts, max_tokens=settings.answer.max_tokens, stop=("\n",))
+        return [
+            token_f1(parse_one_by_one(reply.text), its.question.answers)
+            for reply, its in zip(replies, asked, strict=True)
+        ]
     encoder = held.load_encoder(name or settings.models.encoder)
     embed_beside(held.library, encoder)
     search = settings.search.model_copy(update={"mode": "dense", "rerank": "none"})
