@@ -11,7 +11,7 @@ from fieldstone.errors import FederationError, SettingsError
 from fieldstone.federate import coordinator
 from fieldstone.federate.coordinator import federate
 from fieldstone.federate.messages import Reply, read_weights
-from fieldstone.federate.privacy import epsilon, multiplier
+from fieldstone.federate.privacy import epsilon, multiplier, noise_length
 from toy_sites import Here, Toy, settings
 
 
@@ -169,6 +169,8 @@ def test_what_has_been_spent_is_said_each_round(tmp_path):
         pytest.approx(epsilon([z] * n, 1e-5)) for n in (1, 2, 3)
     ]
     assert outcome.rounds[2].epsilon == pytest.approx(3, rel=1e-6)
+    numbers = sum(array.size for array in read_weights(outcome.weights).values())
+    assert {its.noise for its in outcome.rounds} == {noise_length(z, numbers, 2)}
     assert weights_of(tmp_path, 1) == pytest.approx(1.0)  # sites count alike: a weight would tell too
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldstone.federate.aggregate import norm
-from fieldstone.federate.privacy import add_noise, clip, delta, epsilon, multiplier
+from fieldstone.federate.privacy import add_noise, clip, delta, epsilon, multiplier, noise_length
 
 
 def test_a_long_update_is_shortened_and_a_short_one_left():
@@ -78,3 +78,11 @@ def test_the_multiplier_spends_what_it_may(most, rounds):
     z = multiplier(most, 1e-5, rounds)
     assert epsilon([z] * rounds, 1e-5) == pytest.approx(most, rel=1e-3)
     assert epsilon([z * 0.99] * rounds, 1e-5) > most
+
+
+@pytest.mark.parametrize("shares", [1, 4])
+def test_the_noise_is_as_long_as_said(shares):
+    nothing = {"a": np.zeros((50, 60), np.float32), "b": np.zeros(700, np.float32)}
+    updates = [add_noise(nothing, 1.5 * 0.2 / shares**0.5) for _ in range(6)]
+    mean = {name: sum(its[name] for its in updates) / 6 for name in nothing}
+    assert norm(mean) / 0.2 == pytest.approx(noise_length(1.5, 3700, 6, shares), rel=0.1)

@@ -196,6 +196,7 @@ def _show(outcome: Outcome, verdicts: dict[str, list[str]], json: bool) -> None:
         return
     for its in outcome.rounds:
         spent = "" if its.epsilon is None else f", epsilon {its.epsilon:.2f} spent"
+        spent += "" if its.noise is None else f", noise {its.noise:.1f} times the longest update"
         far = "" if its.stacking is None else f", {its.stacking:.1%} from the mean of the products"
         show(
             f"round {its.number}: {count(len(its.sites), 'site')}, {size(its.sent)} out and "

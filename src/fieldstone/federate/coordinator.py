@@ -40,7 +40,7 @@ from fieldstone.federate.messages import (
     size,
     write_weights,
 )
-from fieldstone.federate.privacy import epsilon, multiplier
+from fieldstone.federate.privacy import epsilon, multiplier, noise_length
 from fieldstone.progress import Progress, silent
 from fieldstone.records import fingerprint
 from fieldstone.settings import Settings
@@ -70,7 +70,8 @@ class Round:
     """What became of a round: whose updates made it, who was left out and why, and what it cost.
 
     `length` is that of the update, `sent` and `received` count bytes of weights, `epsilon` what has been
-    spent until now (None without noise). `stacking` is how far the adapters are from the mean of the sites'
+    spent until now and `noise` how long the noise is in it, an update's greatest length being 1 (both None
+    without noise). `stacking` is how far the adapters are from the mean of the sites'
     products, as a share of it; None where there are no low-rank adapters or single updates are not seen.
     """
 
@@ -83,6 +84,7 @@ class Round:
     seconds: float
     epsilon: float | None = None
     stacking: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,14 @@ def federate(sites: Sites, settings: Settings, folder: Path, progress: Progress 
         changed, made = _secure(talk, requests, weights) if how.secure else _open(talk, requests, weights)
         before = weights
         weights, moments = step(before, changed, moments, how)
-        spent = epsilon([multiplier(how.epsilon, how.delta, how.rounds)] * number, how.delta)
+        multiple = multiplier(how.epsilon, how.delta, how.rounds)
+        spent = epsilon([multiple] * number, how.delta)
+        numbers = sum(array.size for array in before.values())
+        noise = noise_length(multiple, numbers, len(made.counts), how.fewest if how.secure else 1)
         done = Round(
             number, made.counts, made.left_out, norm(changed), len(requests) * size(before),
             len(made.counts) * size(before), round(time.monotonic() - began, 3),
-            spent if how.epsilon else None, made.stacking,
+            spent if how.epsilon else None, made.stacking, noise if how.epsilon else None,
         )  # fmt: skip
         _keep(folder, done, weights, moments)
         rounds.append(done)

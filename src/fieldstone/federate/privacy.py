@@ -36,6 +36,14 @@ def add_noise(change: Arrays, deviation: float) -> dict[str, Array]:
     }
 
 
+def noise_length(multiplier: float, numbers: int, sites: int, shares: int = 1) -> float:
+    """The expected length of the noise in the mean of the sites' updates, the clipping length being 1.
+
+    Each site adds noise to `numbers` numbers, divided by the root of `shares` where the sum alone is seen.
+    """
+    return multiplier * math.sqrt(numbers / (sites * shares))
+
+
 def delta(epsilon: float, mu: float) -> float:
     """The least delta at this epsilon of a Gaussian mechanism with sensitivity `mu` standard deviations."""
     if mu == 0 or epsilon > _MOST:
