@@ -36,6 +36,7 @@ from fieldstone.recipes.build import Build
 from fieldstone.records import Example, fingerprint
 from fieldstone.search.embed import embed_beside
 from fieldstone.settings import Settings
+from fieldstone.tune.generator.weights import weights_folder
 from fieldstone.workspace import Workspace, create_workspace
 from machine import begin
 
@@ -96,10 +97,9 @@ def _arms(
         began = time.monotonic()
         outcome, _ = simulate(train, how, place(name), 3, skewed=skewed)
         weights = read_weights(outcome.weights)
-        whole = size(parts.start(_whole(how)))
         seconds = [its.seconds for its in outcome.rounds]
         print(
-            f"{name} {kind} {seed}: {size(weights):,} bytes to a site and back each round, whole {whole:,}; "
+            f"{name} {kind} {seed}: {size(weights):,} bytes to a site and back each round, whole {_whole(how):,}; "
             f"{sum(seconds) / len(seconds):.1f} s a round, {time.monotonic() - began:.0f} s in all; epsilon "
             f"{outcome.rounds[-1].epsilon}; from the mean of products {outcome.rounds[-1].stacking}",
             flush=True,
@@ -132,12 +132,13 @@ def _arms(
     return arms
 
 
-def _whole(settings: Settings) -> Settings:
-    """The settings that would exchange all weights of the retriever."""
+def _whole(settings: Settings) -> int:
+    """The bytes of all weights of what is tuned."""
+    if settings.federate.part == "generator":
+        folder = weights_folder(settings.models.generator)
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     how = settings.retriever.model_copy(update={"method": "full", "towers": "both"})
-    return settings.model_copy(
-        update={"retriever": how, "federate": settings.federate.model_copy(update={"part": "retriever"})}
-    )
+    return size(parts.start(settings.model_copy(update={"retriever": how})))
 
 
 def _train(squad: Path, into: Path, settings: Settings, rows: int) -> Workspace:

@@ -147,6 +147,18 @@ def test_it_can_be_stopped_between_steps(llama: Path) -> None:
     assert made.generate([prompt], max_tokens=20)[0].text == whole
 
 
+@pytest.mark.parametrize("engine", ["lean", "transformers"])
+def test_rows_that_end_early_leave_the_others_as_they_are(llama: Path, engine: str) -> None:
+    """Whichever leave, and in whatever order: the last of a batch take their places."""
+    made = generator(llama, engine, "float32")
+    prompts = [Prompt(text=text) for text in texts(16, 12, seed=3)]
+    for stop in ("e", "a", "t", "o"):
+        together = made.generate(prompts, max_tokens=24, stop=(stop,))
+        alone = [made.generate([prompt], max_tokens=24, stop=(stop,))[0] for prompt in prompts]
+        assert [its.text for its in together] == [its.text for its in alone]
+        assert len({its.tokens for its in together}) > 3
+
+
 @pytest.mark.slow
 def test_smollm2_scores_as_transformers_do() -> None:
     from fieldstone.models.embedded import smollm2_folder

@@ -274,7 +274,8 @@ def _read(name: str, folder: Path, config: Any, options: Options) -> Loaded:
     device, dtype = place(options)
     if pick_engine(name, options.engine, lean_llama.refusal(folder, config, device)) == "lean":
         with explained(name, "weights"):
-            return Loaded(lean_llama.LeanLlama(config, Weights(name, folder, dtype)), device, dtype)
+            weights = Weights(name, folder, dtype, inside=lean_llama.INSIDE)
+            return Loaded(lean_llama.LeanLlama(config, weights), device, dtype)
     from transformers import AutoModelForCausalLM
 
     from fieldstone.models.padded import Padded

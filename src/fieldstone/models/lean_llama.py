@@ -25,6 +25,9 @@ from fieldstone.models.weights import Weights
 from fieldstone.models.weights import refusal as weights_refusal
 
 KINDS = ("llama", "mistral", "qwen2")
+INSIDE = "model."
+"""What stands before the names of the weights where the folder holds the last layer too."""
+
 _ROTATIONS = ("default", "linear", "llama3")  # those whose frequencies do not change with the length
 
 _CACHED_TOKENS = 512
@@ -67,11 +70,11 @@ class LeanLlama:
         self._kv_heads = config.num_key_value_heads or self._heads
         self._size = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         self._eps = config.rms_norm_eps
-        self._embedding = weights["model.embed_tokens.weight"]
+        self._embedding = weights["embed_tokens.weight"]
         self._frequencies = _frequencies(config.rope_parameters, self._size)
         self._layers = []
         for i in range(config.num_hidden_layers):
-            layer = f"model.layers.{i}."
+            layer = f"layers.{i}."
             q, k, v, out = (weights.linear(f"{layer}self_attn.{part}_proj") for part in "qkvo")
             gate, up, down = (weights.linear(f"{layer}mlp.{part}_proj") for part in ("gate", "up", "down"))
             self._layers.append(
@@ -84,7 +87,7 @@ class LeanLlama:
                     PackedLinear([down]),
                 )
             )
-        self._last_norm = weights["model.norm.weight"].float()
+        self._last_norm = weights["norm.weight"].float()
         tied = config.tie_word_embeddings
         self._to_logits = PackedLinear([(self._embedding, None) if tied else weights.linear("lm_head")])
 

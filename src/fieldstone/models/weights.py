@@ -16,7 +16,7 @@ _WHOLE, _PARTS = "model.safetensors", "model.safetensors.index.json"
 class Weights:
     """Tensors by name in one number type; a name that is not there is a ModelError.
 
-    `inside` is a part of the names that may stand before them ("bert." where a head was trained on top).
+    `inside` may stand before the names ("bert." where a head was trained on top) and is left out of them.
     """
 
     def __init__(self, name: str, folder: Path, dtype: str, inside: str = "") -> None:
