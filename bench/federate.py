@@ -99,7 +99,8 @@ def _arms(
         weights = read_weights(outcome.weights)
         seconds = [its.seconds for its in outcome.rounds]
         print(
-            f"{name} {kind} {seed}: {size(weights):,} bytes to a site and back each round, whole {_whole(how):,}; "
+            f"{name} {kind} {seed}: {size(weights):,} bytes to a site and back each round, "
+            f"all weights {_whole(how):,}; "
             f"{sum(seconds) / len(seconds):.1f} s a round, {time.monotonic() - began:.0f} s in all; epsilon "
             f"{outcome.rounds[-1].epsilon}; from the mean of products {outcome.rounds[-1].stacking}",
             flush=True,
