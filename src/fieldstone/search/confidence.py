@@ -63,10 +63,9 @@ def figures(
     question: str, hits: Sequence[Hit], cited: Hit, text: str, lexical: LexicalIndex, certainty: float = 0.0
 ) -> Figures:
     """The figures of the passage `cited`, which reads `text`, as the source of an answer to the question."""
-    words = set(index_words(question))
-    rarity = lexical.rarity(words)
-    held = words & set(index_words(text))
-    coverage = sum(rarity[w] for w in held) / (sum(rarity.values()) or 1.0)
+    words = dict.fromkeys(index_words(question))  # in their order: a set's changes the last digit of a sum
+    rarity, read = lexical.rarity(words), set(index_words(text))
+    coverage = sum(rarity[w] for w in words if w in read) / (sum(rarity[w] for w in words) or 1.0)
     likelihoods = [hit.scores["likelihood"] for hit in hits if "likelihood" in hit.scores]
     lift = _USUAL_LIFT
     if "likelihood" in cited.scores and len(likelihoods) > 1:
