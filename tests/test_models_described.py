@@ -30,7 +30,7 @@ print("transformers" in sys.modules)
 
 
 def test_the_second_process_asks_without_transformers(tmp_path: Path) -> None:
-    """Its import is half of what asking from a cold shell takes."""
+    """Its import was a third of what asking from a cold shell took."""
     folders = tiny_models.bert(tmp_path / "bert"), tiny_models.llama(tmp_path / "llama")
     command = [sys.executable, "-c", LOAD, *map(str, folders), str(tmp_path / "cache")]
     said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
