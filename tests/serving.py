@@ -31,6 +31,7 @@ class Watch:
         self.lock, self.going, self.reached = threading.Lock(), threading.Event(), threading.Event()
         self.going.set()
         self.calls: list[int] = []  # how many things each call was about
+        self.users: list[str] = []  # the thread of each call
         self.passing = 0
         self.failing = 0
 
@@ -40,6 +41,7 @@ class Watch:
         assert self.lock.acquire(blocking=False), "two threads use a model at a time"
         try:
             self.calls.append(things)
+            self.users.append(threading.current_thread().name)
             if self.failing:
                 self.failing -= 1
                 if not self.failing:
