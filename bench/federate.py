@@ -4,7 +4,8 @@ The twelve articles of SQuAD's train slice are divided among three sites, evenly
 the human questions about its own. Compared on human questions about the eight articles of SQuAD's dev slice,
 from which nobody has learnt: no tuning; each site alone; federated; centralised, all articles in one place.
 Alone and centralised get as many epochs as all rounds together. With `--epsilon` the federated arm is run
-again with noise, and of a generator with stacked adapters. An arm that is done is kept in `--into`.
+again with noise, with `--stacked` (of a generator) with stacked adapters. An arm that is done is kept in
+`--into`.
 
 Measured is the rank of the passage in the dense search; with `--set federate.part=generator` token F1 of the
 answers that are read out of that passage. Intervals are of 95 %, clustered by article.
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="questions to learn from, at most; 0: all")
     parser.add_argument("--asked", type=int, default=0, help="held-out questions, at most; 0: all")
     parser.add_argument("--epsilon", default="", help="run again with these, with commas between")
+    parser.add_argument("--stacked", action="store_true", help="run again with stacked adapters")
     parser.add_argument("--set", action="append", default=[], dest="flags")
     given = begin(parser)
     settings = choose_settings(
@@ -128,7 +130,7 @@ def _arms(
     arms[f"centralised, {seed}"] = lambda: alone(lambda: train, "centralised")
     for epsilon in filter(None, given.epsilon.split(",")):
         arms[f"epsilon {epsilon}, {kind}, {seed}"] = lambda e=epsilon: federated(f"eps-{e}", epsilon=float(e))
-    if settings.federate.part == "generator":
+    if given.stacked:
         arms[f"stacked, {kind}, {seed}"] = lambda: federated("stacked", adapters="stacked")
     return arms
 

@@ -101,17 +101,23 @@ def lora(packing: bool, learnt: Sequence[Case], into: Path, seed: int, threads: 
     how = GeneratorTuning(epochs=1, checks=1, packing=packing)
     base = PARTS["generator"].base
     tuned = tune_generator(base, rows, into, how, dev_score=lambda _: 0.0, seed=seed, threads=threads)
-    generator = load_generator(base, threads=threads)
+    return sum(len(before) + len(after) for before, after in _ids(learnt, threads)) / tuned.tokens_per_second
+
+
+def _ids(learnt: Sequence[Case], threads: int) -> list[tuple[list[int], list[int]]]:
+    """The tokens of each row: what is read, and what is learnt after it, the end of its line too."""
+    generator = load_generator(PARTS["generator"].base, threads=threads)
     assert isinstance(generator, CausalGenerator)
-    read = 0
-    for row in rows:
-        prefix, rest = generator.prompt_ids(row.prompt)
-        read += len(prefix) + len(rest) + len(generator.completion_ids(row.completion)) + 1
-    return read / tuned.tokens_per_second
+    prompts = [one_by_one_prompt(its.text, its.question) for its in learnt]
+    read = [before + after for before, after in map(generator.prompt_ids, prompts)]
+    return [
+        (ids, generator.completion_ids(f" {its.answer}") + generator.end_ids(prompt))
+        for ids, prompt, its in zip(read, prompts, learnt, strict=True)
+    ]
 
 
 def trl(learnt: Sequence[Case], into: Path, seed: int, threads: int) -> float:
-    """The same rows through trl."""
+    """The same tokens through trl, which would have the end of text learnt as well if it made them."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -119,10 +125,9 @@ def trl(learnt: Sequence[Case], into: Path, seed: int, threads: int) -> float:
 
     torch.set_num_threads(threads)
     how, folder = GeneratorTuning(), smollm2_folder()
-    prompts = [one_by_one_prompt(its.text, its.question) for its in learnt]
     rows = [
-        {"prompt": its.prefix + its.text, "completion": f" {case.answer}\n"}
-        for its, case in zip(prompts, learnt, strict=True)
+        {"input_ids": before + after, "labels": [-100] * len(before) + after}
+        for before, after in _ids(learnt, threads)
     ]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     trainer: Any = SFTTrainer(

@@ -30,6 +30,8 @@ from fieldstone.tune.generator.loss import Text, check_packing, learn
 from fieldstone.tune.generator.tuned import Tuned, finished_before
 from fieldstone.tune.generator.weights import (
     ADAPTERS,
+    SHORT,
+    attend_in_steps,
     check_method,
     merge,
     micro_batch,
@@ -97,6 +99,8 @@ def tune_generator(
             put_adapters(learnt, start)
         trained = sum(weights.numel() for weights in learnt.values())
         budget = micro_batch(model.config.get_text_config(), where, trained)
+        if where == "cpu" and max(lengths) <= SHORT:
+            attend_in_steps(model)
         if tuning.packing:
             check_packing(base, model, texts)
         if tuning.recompute == "on" or (tuning.recompute == "auto" and max(lengths) > 2 * budget):
