@@ -5,7 +5,8 @@ the human questions about its own. Compared on human questions about the eight a
 from which nobody has learnt: no tuning; each site alone; federated; centralised, all articles in one place.
 Alone and centralised get as many epochs as all rounds together. With `--epsilon` the federated arm is run
 again with noise, with `--stacked` (of a generator) with stacked adapters. An arm that is done is kept in
-`--into`.
+`--into`. With `--flower` it is run again over Flower, each site a process on loopback, without and with
+secure sums; then the script needs an environment that has flwr.
 
 Measured is the rank of the passage in the dense search; with `--set federate.part=generator` token F1 of the
 answers that are read out of that passage. Intervals are of 95 %, clustered by article.
@@ -40,6 +41,7 @@ from fieldstone.settings import Settings
 from fieldstone.tune.generator.weights import weights_folder
 from fieldstone.workspace import Workspace, create_workspace
 from machine import begin
+from over_flower import over_flower
 
 ADAPTER = (
     "retriever.loss=contrastive",
@@ -60,13 +62,11 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=0, help="held-out questions, at most; 0: all")
     parser.add_argument("--epsilon", default="", help="run again with these, with commas between")
     parser.add_argument("--stacked", action="store_true", help="run again with stacked adapters")
+    parser.add_argument("--flower", action="store_true", help="run again over Flower, and with secure sums")
     parser.add_argument("--set", action="append", default=[], dest="flags")
     given = begin(parser)
-    settings = choose_settings(
-        "guide",
-        {},
-        flags=[f"models.threads={given.threads}", *ADAPTER, "federate.personal=false", *given.flags],
-    )
+    given.flags = [f"models.threads={given.threads}", *ADAPTER, "federate.personal=false", *given.flags]
+    settings = choose_settings("guide", {}, flags=given.flags)
     train = _train(given.data / "squad", given.into, settings, given.rows)
     held, asked = _held(given.data, given.into, settings, given.asked)
     arms: dict[str, Callable[[], list[float]]] = {"no tuning": lambda: _measured(held, asked, settings, None)}
@@ -109,6 +109,18 @@ def _arms(
         )
         return _measured(held, asked, how, weights)
 
+    def flower(name: str, secure: bool) -> list[float]:
+        sites = [place("federated") / f"site-{number}" for number in (1, 2, 3)]
+        changes = [*given.flags, f"seed={seed}", "federate.sites=3", f"federate.secure={str(secure).lower()}"]
+        told = over_flower(sites, changes, place(name))
+        seconds = [its["seconds"] for its in told["rounds"]]
+        print(
+            f"{name} {kind} {seed}: {told['rounds'][-1]['sent']:,} bytes out and "
+            f"{told['rounds'][-1]['received']:,} in a round; {sum(seconds) / len(seconds):.1f} s a round",
+            flush=True,
+        )
+        return _measured(held, asked, seeded, read_weights(Path(told["weights"])))
+
     def alone(workspace: Callable[[], Workspace], name: str) -> list[float]:
         plan = Plan(
             run=fingerprint(name), base="", seed=seed,
@@ -130,6 +142,9 @@ def _arms(
     arms[f"centralised, {seed}"] = lambda: alone(lambda: train, "centralised")
     for epsilon in filter(None, given.epsilon.split(",")):
         arms[f"epsilon {epsilon}, {kind}, {seed}"] = lambda e=epsilon: federated(f"eps-{e}", epsilon=float(e))
+    if given.flower:
+        arms[f"over Flower, {kind}, {seed}"] = lambda: flower("flower", False)
+        arms[f"secure sums, {kind}, {seed}"] = lambda: flower("secure", True)
     if given.stacked:
         arms[f"stacked, {kind}, {seed}"] = lambda: federated("stacked", adapters="stacked")
     return arms
