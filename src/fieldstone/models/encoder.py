@@ -78,7 +78,7 @@ class TransformerEncoder:
             return np.zeros((0, self.dimension), np.float32)
         order: dict[str, int] = {}
         rows = [order.setdefault(text.lower() if self._lower else text, len(order)) for text in texts]
-        ids = [encoding.ids for encoding in self._frame.encode_batch(list(order))]
+        ids = [encoding.ids for encoding in self._frame.encode_batch_fast(list(order))]
         vectors: Vectors | None = None
         for batch in by_length([len(i) for i in ids], budget=self._budget, most=256):
             part = self._forward([ids[i] for i in batch])

@@ -154,7 +154,7 @@ class Seq2SeqGenerator:
             instruction = f"{prompt.system}\n" if prompt.chat and prompt.system else ""
             shared = instruction + prompt.prefix + prompt.text
             texts.append([shared + passage for passage in prompt.passages or ("",)])
-        flat = iter(self._frame.encode_batch([text for its in texts for text in its]))
+        flat = iter(self._frame.encode_batch_fast([text for its in texts for text in its]))
         return [[next(flat).ids or [self._start[0]] for _ in its] for its in texts]
 
     def begun_ids(self, prompt: Prompt) -> list[int]:
