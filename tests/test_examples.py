@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import tiny_models
 from fieldstone.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,7 @@ FAKE = {
     "FIELDSTONE_MODELS__ENCODER": "fake:words",
     "FIELDSTONE_MODELS__GENERATOR": "fake:words",
     "FIELDSTONE_ANSWER__ABSTAIN_BELOW": "0",
+    "FIELDSTONE_SYNTHESIZE__WAY": "simrag",  # in another way the fake one asks nothing that is kept
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXPECTED = {
@@ -31,6 +33,11 @@ EXPECTED = {
     "02_search.py": ["lexical, rerank: none", "fused, rerank: likelihood", "in tariffs/ alone"],
     "03_answer.py": ["At what swell height", "What does a haircut cost", "confidence"],
     "04_evaluate.py": ["recall@10", "citation-accuracy", "report.html"],
+    "05_synthesize.py": ["questions written about 20 passages", "kept with an answer", "\nrejected: "],
+    "06_tune_retriever.py": ["questions learnt", "after  MRR@10", "the map was tried in the place of"],
+    "07_tune_generator.py": ["questions learnt", "nats a token: ", "F1: ", " is right; "],
+    "08_serve.py": ["/api/ask: ", "/v1/chat/completions: ", " [1] "],
+    "09_federate.py": ["site-3: ", "round 3: ", " bytes to 3 sites", "was tried in the place of"],
 }
 
 
@@ -61,11 +68,11 @@ def run_example(path, folder, environment):
     )
 
 
-def check_examples(folder, environment):
-    """Run them all in one folder; what each printed, by name."""
+def check_examples(folder, environment, **others):
+    """Run them all in one folder; what each printed, by name. `others`: what some have beside it."""
     printed = {}
     for path in EXAMPLES:
-        ran = run_example(path, folder, environment)
+        ran = run_example(path, folder, environment | others.get(path.stem[3:], {}))
         assert ran.returncode == 0, f"{path.name}: {ran.stderr}"
         for words in EXPECTED[path.name]:
             assert words in ran.stdout, f"{path.name} does not print {words!r}: {ran.stdout}"
@@ -74,13 +81,16 @@ def check_examples(folder, environment):
 
 
 def test_examples_run_with_fake_models(tmp_path):
-    printed = check_examples(tmp_path, FAKE)
+    llama = tiny_models.llama(tmp_path / "llama", max_position_embeddings=4096)  # a fake one cannot be tuned
+    tiny = {"FIELDSTONE_MODELS__GENERATOR": str(llama), "FIELDSTONE_ANSWER__MAX_TOKENS": "2"}
+    printed = check_examples(tmp_path, FAKE, tune_generator=tiny)
     assert re.search(r"\S+, characters \d+ to \d+: \'", printed["03_answer.py"])
 
 
 @pytest.mark.slow
 def test_examples_run_with_the_embedded_models(tmp_path):
-    check_examples(tmp_path, {})
+    printed = check_examples(tmp_path, {})
+    assert re.search(r"nats a token: .*, \+\d\.\d+ \(\+", printed["07_tune_generator.py"])
 
 
 def test_every_example_is_expected_to_print_something():
