@@ -45,5 +45,4 @@ if found := outcome.measured:
     change = f"{found.difference.value:+.3f} ({found.difference.low:+.3f} to {found.difference.high:+.3f})"
     print(f"MRR@10 at all sites: {found.untuned.value:.3f} untuned, {found.tuned.value:.3f} tuned, {change}")
 for name, site in sites.items():
-    verdicts = [line["verdict"] for line in site.workspace.read_journal() if line.get("asked") == "finish"]
-    print(f"{name}: {verdicts[-1]['reason']}")
+    print(f"{name}: {site.verdicts[0]['verdict']['reason']}")

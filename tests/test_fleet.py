@@ -13,6 +13,7 @@ from fieldstone.errors import EndpointError, ModelError
 from fieldstone.models import Prompt, load_encoder, load_generator
 from fieldstone.models.endpoint import EndpointGenerator
 from fieldstone.models.fake import FakeEncoder, FakeGenerator
+from fieldstone.models.fleet import LONGEST_REST, LONGEST_WAIT, Fleet
 from fieldstone.models.wire import Wire
 from fieldstone.settings import resolve_settings
 from model_server import Server, serving
@@ -158,3 +159,19 @@ def test_a_list_in_the_settings_names_a_fleet() -> None:
     models = resolve_settings({}, environment={}, flags=flags).models
     assert models.generator == "http://a/v1#m,http://b/v1#m"
     assert models.encoder == "embedded:minilm"
+
+
+def rests(*failures: float | None) -> list[float]:
+    """Seconds that a server rests after each of so many failures in a row, of what it asks for with each."""
+    fleet = Fleet(["http://a"], wait=1.0)
+    (server,), found = fleet.servers, []
+    for patience in failures:
+        server.rests_until = 0.0
+        fleet.failed(server, server.failures, patience)
+        found.append(server.rests_until - time.monotonic())
+    return found
+
+
+def test_a_server_rests_longer_with_each_failure_but_never_longer_than_the_longest() -> None:
+    assert rests(*[None] * 6) == pytest.approx([1.0, 2.0, 4.0, 8.0, LONGEST_REST, LONGEST_REST], abs=0.5)
+    assert rests(0.0, 7.0, 10 * LONGEST_WAIT) == pytest.approx([0.0, 7.0, LONGEST_WAIT], abs=0.5)

@@ -116,6 +116,13 @@ def test_a_gain_within_the_noise_says_how_many_questions_would_have_told():
     assert f"may be luck; about {verdict.questions_needed:,} questions would have told" in verdict.reason
 
 
+def test_an_interval_that_ends_at_nothing_wants_more_questions_than_there_were():
+    clusters = [n // 4 for n in range(40)]  # the gain lies in one document, which some samples lack
+    verdict = judge("generator", "tuned", "base", "f1", [1.0] * 4 + [0.0] * 36, [0.0] * 40, clusters)
+    assert verdict.difference.low == 0 < verdict.difference.value
+    assert verdict.questions_needed > 40
+
+
 def test_five_questions_never_suffice():
     verdict = judged([1.0] * 5, [0.0] * 5)
     assert not verdict.accepted

@@ -136,8 +136,10 @@ def test_each_site_has_judged_for_itself(federated):
 
 
 def test_a_second_simulation_goes_on_and_ends_alike(federated, whole):
-    _, outcome, _, into = federated
-    again, _ = simulate(whole, settings_of(), into, 3)
+    _, outcome, sites, into = federated
+    again, same = simulate(whole, settings_of(), into, 3)
+    for name, site in same.items():
+        assert [its["verdict"] for its in site.verdicts] == [its["verdict"] for its in sites[name].verdicts]
     assert [replace(its, seconds=0) for its in again.rounds] == [
         replace(its, seconds=0) for its in outcome.rounds
     ]

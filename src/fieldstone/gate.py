@@ -131,7 +131,7 @@ def _weigh(measure: str, difference: Estimate, luck: float) -> tuple[bool, int |
         return False, None, found
     if difference.value < 0:
         return False, None, f"{found}, and more questions would not help"
-    needed = max(questions_to_tell(difference) or 0, FEWEST)
+    needed = max(questions_to_tell(difference) or 0, difference.n + 1, FEWEST)
     about = f"about {needed:,}" if needed < 1_000_000 else "more than a million"
     if difference.n < FEWEST:
         return False, needed, f"{found}, but fewer than {FEWEST} questions tell nothing; {about} would have"

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fieldstone.errors import SettingsError
 from fieldstone.federate.aggregate import Arrays
@@ -76,4 +77,13 @@ def simulate(
             part_of(workspace, sources, partial)
             partial.rename(folder)
         sites[folder.name] = Site(Workspace(folder), settings, progress)
-    return federate(InTurn(sites), settings, into / "rounds", progress), sites
+    outcome = federate(InTurn(sites), settings, into / "rounds", progress)
+    for site in sites.values():
+        site.verdicts = site.verdicts or _said_before(site, 1 + settings.federate.personal)
+    return outcome, sites
+
+
+def _said_before(site: Site, times: int) -> list[Mapping[str, Any]]:
+    """What the site's gate said when all was done already."""
+    lines = [line for line in site.workspace.read_journal() if line.get("asked") == "finish"]
+    return [line for line in lines if "verdict" in line][-times:]

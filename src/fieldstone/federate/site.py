@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,7 +37,7 @@ class Site:
     workspace: Workspace
     settings: Settings
     progress: Progress = silent
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[Mapping[str, Any]] = field(default_factory=list)
     refused: str = ""
 
     @property
