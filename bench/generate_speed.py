@@ -14,9 +14,10 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fieldstone.evaluate.measures.answering import token_f1
 from fieldstone.evaluate.questions import read_questions
@@ -97,13 +98,12 @@ def _ours(ours: CausalGenerator, prompts: list[Prompt], new: int) -> list[str]:
 
 @torch.inference_mode()
 def _theirs(
-    peer: torch.nn.Module, ours: CausalGenerator, rows: list[list[int]], new: int, stop: str = ""
+    peer: torch.nn.Module, ours: CausalGenerator, rows: list[list[int]], new: int, **until: Any
 ) -> list[str]:
-    """transformers' generate on the same ids, padded to the left."""
+    """transformers' generate on the same ids, padded to the left; `until` is for it."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    until = {"stop_strings": stop, "tokenizer": ours._tokenizer} if stop else {}
     out = peer.generate(
         ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0, **until
     )
@@ -144,6 +144,7 @@ def _quality(ours: CausalGenerator, peer: torch.nn.Module, questions: Path, most
     known = [q for q in read_questions(questions) if q.answers and q.evidence]
     known = known[:: max(1, len(known) // most)][:most]
     prompts = [one_by_one_prompt(q.evidence, q.question) for q in known]
+    until = {"stop_strings": "\n", "tokenizer": AutoTokenizer.from_pretrained(ours.name)}
     ours.forget()
     began = time.perf_counter()
     own = [c.text for c in ours.generate(prompts, max_tokens=48, stop=("\n",))]
@@ -151,7 +152,7 @@ def _quality(ours: CausalGenerator, peer: torch.nn.Module, questions: Path, most
     theirs: list[str] = []
     for start in range(0, len(prompts), 8):
         ids = [a + b for a, b in map(ours.prompt_ids, prompts[start : start + 8])]
-        theirs += [text.partition("\n")[0] for text in _theirs(peer, ours, ids, 48, stop="\n")]
+        theirs += [text.partition("\n")[0] for text in _theirs(peer, ours, ids, 48, **until)]
     seconds.append(time.perf_counter() - began - seconds[0])
     f1 = [
         [token_f1(parse_one_by_one(text), q.answers) for text, q in zip(texts, known, strict=True)]
