@@ -81,7 +81,7 @@ def _build(folder: Path, workspace: Path, changes: Sequence[str]) -> tuple[float
     flags = [word for change in changes for word in ("--set", change)]
     command = [sys.executable, "-m", "fieldstone.cli", "-q", "build", str(folder), "--into", str(workspace)]
     began = time.perf_counter()
-    process = subprocess.Popen([*command, "--recipe", "guide", *flags])
+    process = subprocess.Popen([*command, "--recipe", "guide", *flags], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"the build of {folder} failed")
