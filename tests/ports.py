@@ -149,6 +149,15 @@ class Clerk:
         return reply
 
 
+class Rater(Clerk):
+    """A clerk who rates what is about Kelmouth with a nine, and all else with a seven."""
+
+    def _write(self, prompt: Prompt, reply: str) -> str:
+        if "score" in prompt.prefill:
+            return "9" if "Kelmouth" in prompt.text else "7"
+        return super()._write(prompt, reply)
+
+
 def reasons(rows: Sequence[Mapping[str, object]]) -> Counter[object]:
     """How often each reason stands in the rows of rejected.jsonl."""
     return Counter(row["reason"] for row in rows)

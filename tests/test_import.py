@@ -14,7 +14,7 @@ import fieldstone
 
 SOURCE = Path(fieldstone.__file__).parent
 
-FOUNDATION = {"atomic", "languages", "records", "errors", "settings", "progress", "quotes"}
+FOUNDATION = {"atomic", "languages", "records", "errors", "settings", "progress", "quotes", "spread"}
 GROUND = FOUNDATION | {
     "models",
     "library",
@@ -26,7 +26,7 @@ GROUND = FOUNDATION | {
     "feedback",
 }
 STEPS = {"read", "split", "synthesize", "tune", "evaluate", "gate", "answer"}
-ABOVE = {"recipes", "serve", "federate", "doctor"}
+ABOVE = {"recipes", "serve", "federate", "doctor", "over_ray"}
 STEPS_OF_STEPS = {("evaluate", "answer"), ("gate", "evaluate"), ("tune", "search")}
 
 

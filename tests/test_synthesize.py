@@ -22,7 +22,7 @@ from fieldstone.synthesize.ask import Asked
 from fieldstone.synthesize.divide import sections
 from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer
 from fieldstone.synthesize.terms import terms
-from ports import PORTS, Clerk, add, handbooks, index_of, library_of, reasons
+from ports import PORTS, Clerk, Rater, add, handbooks, index_of, library_of, reasons
 
 FILES = (*(f"{split}.jsonl" for split in SPLITS), "rejected.jsonl")
 BLURRED = {  # a question about the gate in the first finds the second
@@ -336,12 +336,6 @@ def test_at_most_so_many_passages_are_asked_about_and_always_the_same(tmp_path):
 
 
 def test_ratings_leave_out_what_is_rated_badly(tmp_path):
-    class Rater(Clerk):
-        def _write(self, prompt, reply):
-            if "score" in prompt.prefill:
-                return "9" if "Kelmouth" in prompt.text else "7"
-            return super()._write(prompt, reply)
-
     both = handbooks(2)
     _, made, _ = write(tmp_path / "p", "synthesize.rate_passages=true", texts=both, clerk=Rater())
     _, other, _ = write(tmp_path / "q", "synthesize.rate_questions=true", texts=both, clerk=Rater())

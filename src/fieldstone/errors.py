@@ -13,6 +13,7 @@ FieldstoneError
 ├── KeysError         the keys of a server cannot be read, written or found
 ├── SitesError        the sites of a question cannot be read, or none of them answers
 ├── FederationError   sites do not fit together, or too few answer
+├── ClusterError      other machines cannot be reached, or cannot do the work
 ├── RequestError      a server turns a request down
 │   ├── Busy          it has too much to do
 │   └── NotReady      it loads its models, or stops
@@ -21,9 +22,25 @@ FieldstoneError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FieldstoneError(Exception):
-    """The root of the tree: catch it to catch all that Fieldstone raises on purpose."""
+    """The root of the tree: catch it to catch all that Fieldstone raises on purpose.
+
+    It comes out of another process as it went in, however its class is made.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(
+    kind: type[FieldstoneError], args: tuple[object, ...], state: dict[str, Any]
+) -> FieldstoneError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SettingsError(FieldstoneError):
@@ -77,6 +94,10 @@ class SitesError(FieldstoneError):
 
 class FederationError(FieldstoneError):
     """Sites do not fit together, or too few of them answer."""
+
+
+class ClusterError(FieldstoneError):
+    """Other machines cannot be reached, or cannot do the work."""
 
 
 class RequestError(FieldstoneError):

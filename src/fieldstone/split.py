@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import chain, pairwise
 
 from semantic_text_splitter import TextSplitter
 
@@ -19,6 +20,7 @@ from fieldstone.models import Encoder
 from fieldstone.progress import Progress, silent, track
 from fieldstone.records import Document, Passage, fingerprint, with_context
 from fieldstone.settings import SplitSettings
+from fieldstone.spread import Spread, batches, here
 
 VERSION = 1
 """Raised when the same document would be split otherwise than before."""
@@ -31,6 +33,9 @@ On 1,500 questions about 12 articles of SQuAD's train set, recall@1 of the fused
 """
 
 _SAMPLE = "Überlade-Öffnungszeiten 1,234.5 m² naïveté 東京 قانون preflight_checks() antidisestablishment"
+
+TOGETHER = 100_000
+"""Characters of the documents that are split together, or one document alone: what a kill can cost."""
 
 CONTEXT_SHARE = 0.4
 """At most this share of the budget goes to title and headings; the outermost headings give way first."""
@@ -72,7 +77,11 @@ def split_document(
 
 
 def split_library(
-    library: Library, encoder: Encoder, settings: SplitSettings, progress: Progress = silent
+    library: Library,
+    encoder: Encoder,
+    settings: SplitSettings,
+    progress: Progress = silent,
+    spread: Spread = here,
 ) -> int:
     """Split the documents whose passages are missing or were made otherwise; returns how many passages."""
     tokens = min(settings.tokens or encoder.max_tokens, encoder.max_tokens)
@@ -80,10 +89,21 @@ def split_library(
     made_by = fingerprint(VERSION, tokens, settings.overlap, encoder.count_tokens([_SAMPLE])[0])
     made = 0
     ids = library.unsplit(made_by)
-    for id_ in track(ids, len(ids), "split", "documents", progress):
-        passages = split_document(library.document(id_), encoder.count_tokens, tokens, settings.overlap)
-        made += library.put_passages(id_, made_by, passages)
+    documents = batches(map(library.document, ids), lambda document: len(document.text), TOGETHER)
+    split = spread(partial(_split, encoder.count_tokens, tokens, settings.overlap), documents)
+    passages = track(chain.from_iterable(split), len(ids), "split", "documents", progress)
+    for id_, its in zip(ids, passages, strict=True):
+        made += library.put_passages(id_, made_by, its)
     return made
+
+
+def _split(
+    count_tokens: Callable[[Sequence[str]], list[int]],
+    tokens: int,
+    overlap: int,
+    documents: Sequence[Document],
+) -> list[list[Passage]]:
+    return [list(split_document(document, count_tokens, tokens, overlap)) for document in documents]
 
 
 def _sections(document: Document) -> Iterator[_Section]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fieldstone.cli.options import Quiet, WorkspacePath
+from fieldstone.cli.options import Quiet, Ray, WorkspacePath
 
 
 def add(
@@ -39,6 +39,7 @@ def add(
     allow_network: Annotated[
         bool, typer.Option("--allow-network", help="The MCP server may be on another machine.")
     ] = False,
+    ray: Ray = None,
     quiet: Quiet = False,
 ) -> None:
     """Add files, folders or the resources of an MCP server to a workspace, or read them again.
@@ -48,7 +49,7 @@ def add(
     from fieldstone import recipes
     from fieldstone.cli import progress
     from fieldstone.cli.build import summarise
-    from fieldstone.cli.options import settings_of
+    from fieldstone.cli.options import machines, settings_of
     from fieldstone.read.resources import Server
     from fieldstone.workspace import open_workspace
 
@@ -59,8 +60,9 @@ def add(
     servers = [Server(address, arguments, allow_network) for address in mcp or ()]
     began = time.perf_counter()
     opened = open_workspace(workspace)
-    with progress.shown(quiet or ctx.obj) as told:
-        built = recipes.update(opened, settings_of(opened), [*(paths or ()), *servers], told)
+    its = [*(paths or ()), *servers]
+    with machines(ray) as (loader, spread), progress.shown(quiet or ctx.obj) as told:
+        built = recipes.update(opened, settings_of(opened), its, told, loader=loader, spread=spread)
     summarise(opened, built, time.perf_counter() - began)
 
 

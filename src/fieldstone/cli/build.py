@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fieldstone.cli.options import Force, Measure, Questions, Quiet, Set
+from fieldstone.cli.options import Force, Measure, Questions, Quiet, Ray, Set
 
 if TYPE_CHECKING:
     from fieldstone.recipes import Built
@@ -58,6 +58,7 @@ def build(
             show_default=False,
         ),
     ] = None,
+    ray: Ray = None,
     quiet: Quiet = False,
 ) -> None:
     """Build a workspace from a folder, or bring it up to date.
@@ -69,7 +70,7 @@ def build(
     """
     from fieldstone import recipes
     from fieldstone.cli import progress
-    from fieldstone.cli.options import questions_in
+    from fieldstone.cli.options import machines, questions_in
     from fieldstone.cli.output import err, show
     from fieldstone.cli.synthesize import in_numbers
     from fieldstone.cli.tune import show_tuning
@@ -89,10 +90,10 @@ def build(
     quiet = quiet or ctx.obj
     if not quiet:
         show(f"encoder {describe_model(settings.models.encoder, settings.models)}", style="dim", to=err)
-    with progress.shown(quiet) as told:
+    with machines(ray) as (loader, spread), progress.shown(quiet) as told:
         built = recipes.run(
             recipes.load_recipe(settings.recipe), folder, workspace, settings, told,
-            teach=teach, questions=only_measure, force=force,
+            teach=teach, questions=only_measure, force=force, loader=loader, spread=spread,
         )  # fmt: skip
     summarise(workspace, built, time.perf_counter() - began)
     if "synthesize" in built.made:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,8 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from fieldstone.evaluate.questions import Question
+    from fieldstone.models import Loader
     from fieldstone.search import Filter
     from fieldstone.settings import Settings
+    from fieldstone.spread import Spread
     from fieldstone.workspace import Workspace
 
 WorkspacePath = Annotated[
@@ -54,6 +58,16 @@ Reports = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Take what was tuned into use even if it does not win; recorded.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on the machines of a Ray: HOST:PORT of its head, `auto` for the one that runs here, or "
+        "`local` to start one on this machine alone.",
+        show_default=False,
+    ),
 ]
 Source = Annotated[
     str | None,
@@ -107,6 +121,21 @@ def settings_of(
     named = {"search.mode": mode, "search.rerank": rerank, "answer.reading": reading}
     flags = [f"{name}={value}" for name, value in named.items() if value is not None]
     return choose_settings(None, workspace.stored_settings(), flags=[*(changes or ()), *flags])
+
+
+@contextmanager
+def machines(ray: str | None) -> Iterator[tuple[Loader, Spread]]:
+    """What loads the models and where the work is done: here, or on the machines of the Ray at an address."""
+    from fieldstone import models
+    from fieldstone.spread import here
+
+    if ray is None:
+        yield models, here
+        return
+    from fieldstone.over_ray import connected
+
+    with connected(ray) as its:
+        yield its, its.spread
 
 
 def questions_in(file: Path | None) -> list[Question]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fieldstone.cli.options import Json, Questions, Quiet, Set, WorkspacePath
+from fieldstone.cli.options import Json, Questions, Quiet, Ray, Set, WorkspacePath
 
 if TYPE_CHECKING:
     from fieldstone.library import Library
@@ -29,6 +29,7 @@ def synthesize(
     ] = 0,
     questions: Questions = None,
     changes: Set = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -39,14 +40,16 @@ def synthesize(
     """
     from fieldstone import recipes
     from fieldstone.cli import progress
-    from fieldstone.cli.options import questions_in, settings_of
+    from fieldstone.cli.options import machines, questions_in, settings_of
     from fieldstone.cli.output import show, show_json
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)
     teach, settings = questions_in(questions), settings_of(opened, changes)
-    with progress.shown(quiet or ctx.obj or json) as told:
-        built = recipes.run_steps(["synthesize"], opened, settings, told, teach=teach)
+    with machines(ray) as (loader, spread), progress.shown(quiet or ctx.obj or json) as told:
+        built = recipes.run_steps(
+            ["synthesize"], opened, settings, told, teach=teach, loader=loader, spread=spread
+        )
     facts = built.made["synthesize"]
     drawn = draw(opened, sample)
     if json:

@@ -9,10 +9,12 @@ from pathlib import Path
 from fieldstone.errors import ReadError, WorkspaceError
 from fieldstone.library import FileRow, Library
 from fieldstone.progress import Progress, silent, track
+from fieldstone.read.elsewhere import read_elsewhere
 from fieldstone.read.find import Found, find_files, source_of
 from fieldstone.read.pool import Limits, read_files
 from fieldstone.records import fingerprint
 from fieldstone.settings import ReadSettings
+from fieldstone.spread import Spread, here
 
 VERSION = "1"
 """Raised when the readers would give another text for the same file."""
@@ -36,12 +38,13 @@ def add_files(
     settings: ReadSettings,
     progress: Progress = silent,
     only: Collection[Path] | None = None,
+    spread: Spread = here,
 ) -> Added:
     """Bring the library up to date with a file or folder; what stands there already is left alone.
 
     With `only`, absolute paths in the folder, no other files are looked at, nor forgotten, than these and
     those below them. That is for who follows a folder: what a person took out (`remove_sources`) stays out.
-    Without it a person adds all of it, and such files come back.
+    Without it a person adds all of it, and such files come back. The files are read where `spread` says.
 
     A file's source is its path inside the folder that was added first above it. The sources of a second
     folder start with its name. Raises ReadError when there is no such path, WorkspaceError when two folders
@@ -65,7 +68,7 @@ def add_files(
         found = [file for file in found if file.source not in left_out]
     elif back := {source for source in left_out if covered(source)}:
         library.take_back(back)
-    return bring_in(library, label, found, covered, settings, progress)
+    return bring_in(library, label, found, covered, settings, progress, spread)
 
 
 def bring_in(
@@ -75,6 +78,7 @@ def bring_in(
     covered: Callable[[str], bool],
     settings: ReadSettings,
     progress: Progress = silent,
+    spread: Spread = here,
 ) -> Added:
     """Bring what the library holds of a root up to date with what was found there.
 
@@ -96,9 +100,11 @@ def bring_in(
     library.remove_files(gone)
     read, unread, warnings = [], [], []
     sizes = {file.source: file.size for file in changed}
-    for result in track(
-        read_files(changed, limits, settings.workers or None), len(changed), "read", "files", progress
-    ):
+    if spread is here:
+        results = read_files(changed, limits, settings.workers or None)
+    else:
+        results = read_elsewhere(changed, limits, spread)
+    for result in track(results, len(changed), "read", "files", progress):
         row = FileRow(
             result.source,
             label,

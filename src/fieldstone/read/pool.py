@@ -57,8 +57,8 @@ def read_files(
     """
     limits = limits or Limits()
     workers = workers or min(os.cpu_count() or 1, 8)
-    children = [_Child(limits) for _ in range(workers)]
-    idle: LifoQueue[_Child] = LifoQueue()  # last in, first out: few files start few children
+    children = [Child(limits) for _ in range(workers)]
+    idle: LifoQueue[Child] = LifoQueue()  # last in, first out: few files start few children
     for child in children:
         idle.put(child)
 
@@ -92,7 +92,7 @@ def _taken(result: Future[ReadResult] | ReadResult) -> ReadResult:
     return result if isinstance(result, ReadResult) else result.result()
 
 
-class _Child:
+class Child:
     """One worker: a child process, started when needed and again after each death."""
 
     def __init__(self, limits: Limits) -> None:

@@ -27,6 +27,7 @@ from fieldstone.read.find import Found, excluded, oversized
 from fieldstone.read.sniff import KINDS, suffix_of
 from fieldstone.records import fingerprint
 from fieldstone.settings import ReadSettings
+from fieldstone.spread import Spread, here
 
 if TYPE_CHECKING:
     from mcp import Client, Resource
@@ -75,7 +76,11 @@ class _Fetched:
 
 
 def add_resources(
-    library: Library, server: Server, settings: ReadSettings, progress: Progress = silent
+    library: Library,
+    server: Server,
+    settings: ReadSettings,
+    progress: Progress = silent,
+    spread: Spread = here,
 ) -> Added:
     """Bring the library up to date with the resources of a server; the source of each is its URI.
 
@@ -98,7 +103,7 @@ def add_resources(
         def covered(source: str) -> bool:
             return not source.startswith(got.failed)
 
-        return bring_in(library, label, got.found, covered, settings, progress)
+        return bring_in(library, label, got.found, covered, settings, progress, spread)
 
 
 def label_of(address: str) -> str:

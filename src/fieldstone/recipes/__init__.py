@@ -22,6 +22,7 @@ from fieldstone.read.resources import Server, add_resources
 from fieldstone.recipes.build import Build
 from fieldstone.recipes.trackers import check_tracker
 from fieldstone.settings import Settings, resolve_settings, write_settings_file
+from fieldstone.spread import Spread, here
 from fieldstone.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -131,13 +132,17 @@ def run(
     teach: Sequence[Question] = (),
     questions: Sequence[Question] = (),
     force: bool = False,
+    loader: Loader = models,
+    spread: Spread = here,
 ) -> Built:
     """Run the steps of a recipe over a folder; each does only what is still to do.
 
-    `teach`, `questions` and `force` as in `Build`. Raises ReadError, WorkspaceError, ModelError; what was
-    done until then stays, and the next run goes on.
+    What follows `progress` as in `Build`. Raises ReadError, WorkspaceError, ModelError, ClusterError; what
+    was done until then stays, and the next run goes on.
     """
-    return _run(recipe.steps, (folder,), workspace, settings, progress, teach, questions, force)
+    return _run(
+        recipe.steps, (folder,), workspace, settings, progress, teach, questions, force, None, loader, spread
+    )
 
 
 def run_steps(
@@ -149,9 +154,11 @@ def run_steps(
     teach: Sequence[Question] = (),
     questions: Sequence[Question] = (),
     force: bool = False,
+    loader: Loader = models,
+    spread: Spread = here,
 ) -> Built:
     """Run these steps over what a workspace holds already; each does only what is still to do."""
-    return _run(steps, (), workspace, settings, progress, teach, questions, force)
+    return _run(steps, (), workspace, settings, progress, teach, questions, force, None, loader, spread)
 
 
 def update(
@@ -161,13 +168,14 @@ def update(
     progress: Progress = silent,
     only: Collection[Path] | None = None,
     loader: Loader = models,
+    spread: Spread = here,
 ) -> Built:
     """Bring a workspace up to date with these files, folders and MCP servers, by the steps of its upkeep.
 
-    With `only`, as in `add_files`, nothing else in them is looked at. The encoder comes from the `loader`.
+    With `only`, as in `add_files`, nothing else in them is looked at. `loader` and `spread` as in `Build`.
     """
     steps = [step for step in load_recipe(settings.recipe).steps if step in UPKEEP]
-    return _run(steps, paths, workspace, settings, progress, only=only, loader=loader)
+    return _run(steps, paths, workspace, settings, progress, only=only, loader=loader, spread=spread)
 
 
 def remove(workspace: Workspace, sources: Collection[str]) -> tuple[str, ...]:
@@ -198,6 +206,7 @@ def _run(
     force: bool = False,
     only: Collection[Path] | None = None,
     loader: Loader = models,
+    spread: Spread = here,
 ) -> Built:
     check_tracker(settings.report_to)
     with workspace.writing():
@@ -214,6 +223,7 @@ def _run(
                 force=force,
                 only=only,
                 loader=loader,
+                spread=spread,
             )
             for step in steps:
                 began = time.perf_counter()
@@ -241,13 +251,17 @@ def _read(build: Build) -> dict[str, Any]:
     added = build.added
     for path in build.paths:
         if isinstance(path, Server):
-            added = _joined(added, add_resources(build.library, path, build.settings.read, build.progress))
+            added = _joined(
+                added, add_resources(build.library, path, build.settings.read, build.progress, build.spread)
+            )
             continue
         settings, ours = build.settings.read, build.workspace.path.resolve()
         if ours.is_relative_to(folder := path.resolve()):  # what we write is not what we read
             own = escape(ours.relative_to(folder).as_posix())
             settings = settings.model_copy(update={"exclude": (*settings.exclude, own)})
-        added = _joined(added, add_files(build.library, path, settings, build.progress, build.only))
+        added = _joined(
+            added, add_files(build.library, path, settings, build.progress, build.only, build.spread)
+        )
     build.added = added
     return {
         "paths": [p.address if isinstance(p, Server) else str(p.resolve()) for p in build.paths],
@@ -276,7 +290,7 @@ def _split(build: Build) -> dict[str, Any]:
 
     if build.finished():
         return {"settings": build.settings.split.model_dump(mode="json"), "passages": 0}
-    made = split_library(build.library, build.encoder, build.settings.split, build.progress)
+    made = split_library(build.library, build.encoder, build.settings.split, build.progress, build.spread)
     return {"settings": build.settings.split.model_dump(mode="json"), "passages": made}
 
 
@@ -286,7 +300,7 @@ def _index(build: Build) -> dict[str, Any]:
 
     embedded = 0
     if not build.finished():
-        embedded = embed_library(build.library, build.encoder, build.progress)
+        embedded = embed_library(build.library, build.encoder, build.progress, build.spread)
         build.library.set_meta("made by", build.made_by)
     LexicalIndex(build.workspace.cache / "lexical", build.library).refresh()
     return {

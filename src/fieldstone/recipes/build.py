@@ -28,6 +28,7 @@ from fieldstone.read.resources import Server
 from fieldstone.records import Example, fingerprint
 from fieldstone.settings import Settings
 from fieldstone.split import VERSION
+from fieldstone.spread import Spread, here
 from fieldstone.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Build:
 
     `teach` are the user's questions that join the examples, `questions` those that only measure. `force`
     takes candidates into use that the gate turns down. `only`, as in `add_files`, narrows what is read. The
-    models come from the `loader`.
-    `made` is what the steps said of themselves so far.
+    models come from the `loader`; where files are read, documents split, and passages embedded and asked
+    about, `spread` says. `made` is what the steps said of themselves so far.
     """
 
     workspace: Workspace
@@ -61,6 +62,7 @@ class Build:
     force: bool = False
     only: Collection[Path] | None = None
     loader: Loader = all_models
+    spread: Spread = here
     made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -110,7 +112,7 @@ class Build:
         from fieldstone.search.embed import embed_beside
 
         encoder = self.load_encoder(self.settings.models.encoder)
-        embed_beside(self.library, encoder, self.progress)
+        embed_beside(self.library, encoder, self.progress, self.spread)
         return encoder
 
     def reopen(self) -> None:

@@ -93,7 +93,8 @@ def _carry_out(build: Build, verdict: gate.Verdict, id_: str, encoder: Encoder |
     if encoder is not None:
         base = build.load_encoder(build.settings.models.encoder)
         chosen = encoder if verdict.accepted else build.load_encoder(build.in_use(part))
-        embed_beside(build.library, chosen, build.progress)  # documents may have come since a kill
+        # documents may have come since a kill
+        embed_beside(build.library, chosen, build.progress, build.spread)
         build.library.use_encoder(chosen.fingerprint, keep=(base.fingerprint,))
     if verdict.accepted and (current is None or current.name != name):
         base_name = base_of(build.settings, part)

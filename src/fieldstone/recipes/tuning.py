@@ -65,7 +65,7 @@ def synthesize(build: Build) -> dict[str, Any]:
     if done and all((folder / f"{split}.jsonl").exists() for split in SPLITS):
         return done
     index, (name, generator) = build.open_index(), asking(build)
-    made = write(folder, index, generator, build.settings, own, build.progress)
+    made = write(folder, index, generator, build.settings, own, build.progress, spread=build.spread)
     return {"inputs": inputs, "model": name, **asdict(made)}
 
 
@@ -112,7 +112,7 @@ def judge_retriever(
     from fieldstone.search.embed import embed_beside
 
     candidate = build.load_encoder(str(build.workspace.path / "models" / "retriever" / id_))
-    embed_beside(build.library, candidate, build.progress)
+    embed_beside(build.library, candidate, build.progress, build.spread)
     now = build.in_use("retriever", but=id_)
     new_values = reciprocal_ranks(build.open_index(encoder=candidate), dev, build)
     old_values = reciprocal_ranks(build.open_index(encoder=build.load_encoder(now)), dev, build)

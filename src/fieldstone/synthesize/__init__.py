@@ -11,6 +11,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fieldstone import prompts
@@ -29,6 +30,7 @@ from fieldstone.records import Example, Passage, fingerprint, with_context
 from fieldstone.search import Index, search
 from fieldstone.search.words import index_words
 from fieldstone.settings import Settings, SynthesizeSettings
+from fieldstone.spread import Spread, here
 from fieldstone.synthesize.ask import VERSION, Asked, ask, way_of_asking, worth_asking
 from fieldstone.synthesize.divide import divide
 from fieldstone.synthesize.filters import ANSWER_WORDS, fault, fault_of_answer, holds, repeats
@@ -72,12 +74,13 @@ def synthesize(
     own: Sequence[Example] = (),
     progress: Progress = silent,
     only: Collection[str] = SPLITS,
+    spread: Spread = here,
 ) -> Synthesized:
     """Write `train`, `dev`, `test` and `rejected` JSON Lines into `folder`, from the passages of the library.
 
     `own` are questions of the user's own; they join the split of their passage. `only` passages of these
-    splits are asked about. Goes on where it was stopped, and passages that were asked about before are not
-    asked again.
+    splits are asked about; rating and asking are done where `spread` says. Goes on where it was stopped, and
+    passages that were asked about before are not asked again.
     """
     how = settings.synthesize
     passages = list(index.library.passages())
@@ -89,7 +92,7 @@ def synthesize(
     sides = divide(passages, how)
     telling = [p for p in passages if sides[p.id] in only and (chat or worth_asking(p))]
     chosen = _choose(telling, how, settings.seed)
-    asked, ratings = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress)
+    asked, ratings = _ask_all(folder / "asked.jsonl", generator, chosen, titles, settings, progress, spread)
     texts = {p.id: with_context(p.text, titles[p.document_id], p.headings) for p in passages}
     made_by = {"model": generator.name, "prompt": _prompt_mark(way), "seed": str(settings.seed)}
 
@@ -159,6 +162,7 @@ def _ask_all(
     titles: Mapping[str, str],
     settings: Settings,
     progress: Progress,
+    spread: Spread,
 ) -> tuple[list[Asked], list[Ratings]]:
     """What was asked about each passage, from the file where it stands there, else written now; ratings."""
     how, seed = settings.synthesize, settings.seed
@@ -177,12 +181,11 @@ def _ask_all(
     keys = [fingerprint(maker, *(f"{p.id} {titles[p.document_id]} {p.headings}" for p in b)) for b in batches]
     done = sum(len(b) for key, b in zip(keys, batches, strict=True) if key in known)
     progress("synthesize", done, len(passages), "passages")
+    left = {key: batch for key, batch in zip(keys, batches, strict=True) if key not in known}
+    titled = ([(p, titles[p.document_id]) for p in batch] for batch in left.values())
+    written = spread(partial(_ask_batch, generator, how, seed), titled)
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        for key, batch in zip(keys, batches, strict=True):
-            if key in known:
-                continue
-            generator.forget()  # what was read before must not show in what is written now
-            asked, ratings = _ask_batch(generator, batch, [titles[p.document_id] for p in batch], how, seed)
+        for (key, batch), (asked, ratings) in zip(left.items(), written, strict=True):
             known[key] = asked, ratings
             line = {"batch": key, "asked": [asdict(a) for a in asked], "ratings": ratings}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -193,14 +196,11 @@ def _ask_all(
 
 
 def _ask_batch(
-    generator: Generator,
-    passages: Sequence[Passage],
-    titles: Sequence[str],
-    how: SynthesizeSettings,
-    seed: int,
+    generator: Generator, how: SynthesizeSettings, seed: int, pairs: Sequence[tuple[Passage, str]]
 ) -> tuple[list[Asked], dict[str, list[float | None]]]:
+    """What is asked about passages with their titles, and the ratings."""
+    generator.forget()  # what was read before must not show in what is written now
     rated: dict[str, list[float | None]] = {}
-    pairs = list(zip(passages, titles, strict=True))
     texts = {p.id: with_context(p.text, title, p.headings) for p, title in pairs}
     if how.rate_passages:
         ratings = rated["passages"] = rate_passages(generator, [texts[p.id] for p, _ in pairs])
