@@ -67,6 +67,7 @@ def main() -> None:
         "--peers", default=sys.executable, help="the Python of the environment with the peers"
     )
     parser.add_argument("--runs", type=int, default=3, help="times that each set is read (default 3)")
+    parser.add_argument("--sets", nargs="*", metavar="WORD", help="sets with such a word in their name")
     arguments = begin(parser)
     root = Path(os.environ["FIELDSTONE_DATA"])
     sets = {
@@ -79,7 +80,9 @@ def main() -> None:
     there = [peer for peer in PEERS if _imports(arguments.peers, peer)]
     print(f"peers: {', '.join(there) or 'none'}\n")
     for name, folder in sets.items():
-        suffix, times = {"Wikipedia, html": (".html", 1), "PDF, five times": (".pdf", 5)}.get(name, ("", 1))
+        if arguments.sets and not any(word in name for word in arguments.sets):
+            continue
+        suffix, times = {"Wikipedia, html": (".htm", 1), "PDF, five times": (".pdf", 5)}.get(name, ("", 1))
         files = [f for f in find_files(folder) if f.skipped is None and f.source.endswith(suffix)] * times
         peers = [peer for peer in there if peer != "pypdf" or suffix == ".pdf"]
         _measure(name, files, encoder, arguments.peers, peers, arguments.threads, arguments.runs)
