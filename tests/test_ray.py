@@ -179,11 +179,10 @@ def test_vectors_are_the_same_to_the_bit_though_a_worker_is_killed(machines, tmp
 
 
 def worker_pid():
-    """A process of the pool of actors, of our Ray and no other."""
-    token = os.environ["RAY_AUTH_TOKEN"].encode()
+    """A process of the pool of actors."""
     for folder in Path("/proc").iterdir():
         with suppress(OSError):
-            if b"_Worker" in (folder / "cmdline").read_bytes() and token in (folder / "environ").read_bytes():
+            if folder.name.isdigit() and b"_Worker" in (folder / "cmdline").read_bytes():
                 return int(folder.name)
     raise AssertionError("there is no worker")
 
