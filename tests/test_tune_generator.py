@@ -280,6 +280,29 @@ def test_what_is_computed_again_is_the_same(base: Path, tmp_path: Path, exact: N
     assert made["auto"].losses == made["off"].losses
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_short_rows_learn_in_plain_steps_what_long_ones_learn_fused(
+    base: Path, tmp_path: Path, exact: None, packing: bool
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    asked: list[str] = []
+    choose = LlamaForCausalLM.set_attn_implementation
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            LlamaForCausalLM,
+            "set_attn_implementation",
+            lambda its, to: asked.append(to) or choose(its, to),
+        )
+        tuning = TUNING.model_copy(update={"packing": packing})
+        plain = run(base, tmp_path / "plain", tuning=tuning)
+        assert asked == ["eager"]
+        patched.setattr(tune, "SHORT", 0)
+        fused = run(base, tmp_path / "fused", tuning=tuning)
+    assert asked == ["eager"]
+    assert plain.losses == pytest.approx(fused.losses, rel=1e-5)
+
+
 def test_four_bits_want_a_gpu(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuning = TUNING.model_copy(update={"method": "qlora"})
     with pytest.raises(
