@@ -48,6 +48,7 @@ def ray(tmp_path_factory):
     address = f"127.0.0.1:{free_port()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(package))
+        patch.setenv("RAY_worker_niceness", "0")  # at 15 its workers stand still while other tests run
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         head = start_ray(address)
         try:
