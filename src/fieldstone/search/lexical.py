@@ -124,11 +124,13 @@ class LexicalIndex:
         return index
 
     def _write(self, index: tantivy.Index, then: Mark, now: Mark) -> None:
+        empty = not index.searcher().num_docs
         writer = index.writer(WRITER_BYTES, 1)
         for gone, _id in self._library.removed(then.removed):
             writer.delete_documents_by_term("row", gone)
         for row, _, text in self._library.texts(then.added, now.added):
-            writer.delete_documents_by_term("row", row)  # a kill between commit and mark leaves it there
+            if not empty:  # a kill between commit and mark leaves it there
+                writer.delete_documents_by_term("row", row)
             writer.add_document(tantivy.Document(row=row, body=" ".join(index_words(text))))
         writer.commit()
         writer.wait_merging_threads()
