@@ -2,8 +2,8 @@
 
 The same weights and the same arithmetic as transformers' LlamaForCausalLM (and Mistral's and Qwen2's, which
 differ from it in biases alone), but: packed weights, one product for queries, keys and values and one for
-gate and up; no token of padding is read; logits only where they are asked for; a step's queries that share
-keys are one product; sums between layers are kept in float32.
+gate and up; no token of padding is read; logits only where they are asked for; attention in plain products;
+sums between layers are kept in float32.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, silu
 
+from fieldstone.models.attention import attend_causal, attend_next
 from fieldstone.models.packed import PackedLinear
 from fieldstone.models.states import Buffers, Row, Spans
 from fieldstone.models.weights import Weights
@@ -104,12 +105,11 @@ class LeanLlama:
         positions = torch.cat([torch.arange(row.known, n) for row, n in zip(rows, lengths, strict=True)])
         x, turn = self._embedding[ids].float(), self._rotation(positions)
         starts = [0, *accumulate(len(row.rest) for row in rows)]
-        masks = [self._causal(row) if row.known else None for row in rows]
         # a few rows at a time: what lies between the products stays in the processor's cache
         batches = list(_consecutive([len(row.rest) for row in rows], _CACHED_TOKENS))
         for index, states in enumerate(layers):
             for batch in batches:
-                attend = partial(self._attend_rows, rows, masks, states, batch)
+                attend = partial(self._attend_rows, rows, states, batch)
                 tokens = slice(starts[batch[0]], starts[batch[-1] + 1])
                 self._layer(index, x[tokens], (turn[0][tokens], turn[1][tokens]), attend)
         wanted = [start + i for start, places in zip(starts[:-1], keep, strict=True) for i in places]
@@ -143,7 +143,9 @@ class LeanLlama:
         normed = rms_norm(x, x.shape[1:], layer.before_attention, self._eps).to(dtype)
         parts = layer.qkv(normed).view(len(x), -1, self._size)
         a, b = parts[:, :turned_heads].float().chunk(2, -1)
-        turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(dtype)
+        turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        turned[:, : self._heads] *= self._size**-0.5  # before it is rounded
+        turned = turned.to(dtype)
         x += layer.out(attend(turned[:, : self._heads], turned[:, self._heads :], parts[:, turned_heads:]))
         normed = rms_norm(x, x.shape[1:], layer.before_mlp, self._eps).to(dtype)
         gate, up = layer.gate_up(normed).chunk(2, -1)
@@ -178,15 +180,11 @@ class LeanLlama:
         v: torch.Tensor,
     ) -> torch.Tensor:
         """Attention of one token a row over all of the row's states."""
-        keys, values = states.add(k[:, :, None], v[:, :, None])
-        # the queries that share a head of keys stand as rows of one product: 7 times as fast in bfloat16
-        grouped = q.view(len(q), self._kv_heads, -1, self._size)
-        return scaled_dot_product_attention(grouped, keys, values, attn_mask=hidden).reshape(len(q), -1)
+        return attend_next(q, *states.add(k[:, :, None], v[:, :, None]), hidden)
 
     def _attend_rows(
         self,
         rows: Sequence[Row],
-        masks: Sequence[torch.Tensor | None],
         states: Buffers,
         batch: Sequence[int],
         q: torch.Tensor,
@@ -198,29 +196,13 @@ class LeanLlama:
         seen = q.new_empty((len(q), self._heads * self._size))
         end = 0
         for i in batch:
-            n, mask = len(rows[i].rest), masks[i]
+            n = len(rows[i].rest)
             own, end = slice(end, end + n), end + n
             states.keys[i, :, width - n :] = k[own].transpose(0, 1)
             states.values[i, :, width - n :] = v[own].transpose(0, 1)
             first = width - n - rows[i].known
-            pair = states.keys[i : i + 1, :, first:], states.values[i : i + 1, :, first:]
-            if mask is None:
-                query = q[own].transpose(0, 1)[None]
-                out = scaled_dot_product_attention(query, *pair, is_causal=True, enable_gqa=True)
-                seen[own] = out[0].transpose(0, 1).reshape(n, -1)
-            else:
-                grouped = q[own].view(n, self._kv_heads, -1, self._size).permute(1, 2, 0, 3)
-                query = grouped.reshape(1, self._kv_heads, -1, self._size)
-                out = scaled_dot_product_attention(query, *pair, attn_mask=mask)
-                out = out.view(self._kv_heads, -1, n, self._size).permute(2, 0, 1, 3)
-                seen[own] = out.reshape(n, -1)
+            seen[own] = attend_causal(q[own], states.keys[i, :, first:], states.values[i, :, first:])
         return seen
-
-    def _causal(self, row: Row) -> torch.Tensor:
-        """What the rest of a row sees, once for each query that shares keys: (groups * rest, all tokens)."""
-        n = len(row.rest)
-        mask: torch.Tensor = self._embedding.new_full((n, row.known + n), -torch.inf).triu_(row.known + 1)
-        return torch.cat([mask] * (self._heads // self._kv_heads))
 
 
 def _frequencies(rope: Mapping[str, Any], size: int) -> torch.Tensor:
