@@ -71,7 +71,7 @@ class TransformerEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens and prefixes."""
-        return [len(ids) for ids in self._tokens.encode(texts)]
+        return self._tokens.count(texts)
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
         if not texts:

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -88,21 +89,31 @@ class FakeEncoder:
         return [len(_words(text)) for text in texts]
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        vectors = np.empty((len(texts), self.dimension), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            vector[0] = 1e-3  # a text without words has a direction too
+            places, weights = [0], [1e-3]  # a text without words has a direction too
             for word in _words(text)[: self.max_tokens]:
-                weight = 0.1 if word in _COMMON else 1.0
-                pieces = [word, *(f"^{word}$"[i : i + 3] for i in range(len(word)))]
-                for piece in pieces:
-                    digest = hashlib.blake2b(piece.encode(), digest_size=4).digest()
-                    place, sign = (
-                        int.from_bytes(digest[:3], "little") % self.dimension,
-                        1 - 2 * (digest[3] & 1),
-                    )
-                    vector[place] += sign * weight * (1.0 if piece == word else 0.3)
+                for place, weight in _hashed(word):
+                    places.append(place % self.dimension)
+                    weights.append(weight)
+            vector[:] = np.bincount(places, weights, self.dimension)
             vector /= np.linalg.norm(vector)
         return vectors
+
+
+@lru_cache(maxsize=1 << 14)
+def _hashed(word: str) -> list[tuple[int, float]]:
+    """A number and a weight of the word and of each of its pieces."""
+    scale = 0.1 if word in _COMMON else 1.0
+    pieces = [word, *(f"^{word}$"[i : i + 3] for i in range(len(word)))]
+    digests = [hashlib.blake2b(piece.encode(), digest_size=4).digest() for piece in pieces]
+    return [
+        (
+            int.from_bytes(digest[:3], "little"),
+            (1 - 2 * (digest[3] & 1)) * scale * (1.0 if piece == word else 0.3),
+        )
+        for piece, digest in zip(pieces, digests, strict=True)
+    ]
 
 
 class FakeReranker:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from fieldstone.errors import ModelError
+
+_WORD = re.compile(r"[^ \t\n\r]+")  # between the white space that every tokenizer takes for such
+_SHORT = 40  # characters; what is longer is rarely a word that comes again
+_REMEMBERED = 1 << 17  # words
 
 
 class Tokens:
@@ -32,6 +37,9 @@ class Tokens:
         self._anchor_ids: list[int] = mark if self._anchor else []
         self._anchor_text = self._plain.decode(self._anchor_ids)
 
+        self._apart = _splits_at_spaces(self._plain)
+        self._lengths: dict[str, int] = {}
+
     @cached_property
     def _marked(self) -> Any:
         return _bare(self._backend)
@@ -39,6 +47,25 @@ class Tokens:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special tokens."""
         return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many ids each text has; a word's number is remembered where that is enough to know a text's."""
+        if not self._apart:
+            return [len(ids) for ids in self.encode(texts)]
+        counts = []
+        for text in texts:
+            words = _WORD.findall(text)
+            known = self._lengths
+            try:
+                counts.append(sum(map(known.__getitem__, words)))
+            except KeyError:
+                new = list({word for word in words if word not in known})
+                lengths = dict(zip(new, map(len, self.encode(new)), strict=True))
+                counts.append(sum(lengths[word] if word in lengths else known[word] for word in words))
+                if len(known) > _REMEMBERED:
+                    known = self._lengths = {}
+                known.update((word, n) for word, n in lengths.items() if len(word) <= _SHORT)
+        return counts
 
     def following(self, text: str) -> list[int]:
         """The ids of a text that goes on after another."""
@@ -55,6 +82,19 @@ class Tokens:
         """The text of ids that go on after a prompt; special tokens are left out."""
         text: str = self._plain.decode([*self._anchor_ids, *ids])
         return text[len(self._anchor_text) :]
+
+
+def _splits_at_spaces(backend: Any) -> bool:
+    """Whether no token reaches over white space or stands for it, as in BERT: words can be counted apart."""
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    added = backend.get_added_tokens_decoder().values()
+    return (
+        isinstance(backend.normalizer, BertNormalizer)
+        and isinstance(backend.pre_tokenizer, BertPreTokenizer)
+        and all(token.special for token in added)
+    )
 
 
 def refuse_slow(tokenizer: Any) -> None:
