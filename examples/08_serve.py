@@ -6,8 +6,6 @@ The workspace is that of 02_search.py; it is made if it is not there. The server
 port that this machine alone can reach, and ends with the example; `fieldstone serve handbook` goes on.
 """
 
-import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -16,7 +14,7 @@ from fieldstone import choose_settings, create_workspace, load_recipe
 from fieldstone.recipes import run
 from fieldstone.serve.app import create_app
 from fieldstone.serve.engine import Engine
-from fieldstone.serve.run import Server, listen
+from fieldstone.serve.run import serving
 
 HARBOUR = Path(__file__).with_name("harbour")
 QUESTION = "At what filter pressure is the pumping of cement shut down?"
@@ -25,25 +23,12 @@ workspace = create_workspace(Path("handbook"))
 settings = choose_settings("guide", workspace.stored_settings())
 run(load_recipe("guide"), HARBOUR, workspace, settings)
 
-listening = listen("127.0.0.1", 0)
-server = Server(create_app({"handbook": Engine(workspace)}, hosts=["127.0.0.1"]))
-thread = threading.Thread(target=server.run, args=([listening],))
-thread.start()
-try:
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with httpx.Client(base_url=address, timeout=120) as client:
-        for _ in range(600):  # until the models are loaded; two minutes at most
-            if client.get("/readyz").status_code == 200:
-                break
-            time.sleep(0.2)
-        given = client.post("/api/ask", json={"question": QUESTION}).raise_for_status().json()
-        chat = {"model": "fieldstone/handbook", "messages": [{"role": "user", "content": QUESTION}]}
-        chat |= {"fieldstone": {"inline": True}}  # numbers of citations in the text
-        completion = client.post("/v1/chat/completions", json=chat).raise_for_status().json()
-finally:
-    server.should_exit = True
-    thread.join()
-    listening.close()
+app = create_app({"handbook": Engine(workspace)}, hosts=["127.0.0.1"])
+with serving(app) as address, httpx.Client(base_url=address, timeout=120) as client:
+    given = client.post("/api/ask", json={"question": QUESTION}).raise_for_status().json()
+    chat = {"model": "fieldstone/handbook", "messages": [{"role": "user", "content": QUESTION}]}
+    chat |= {"fieldstone": {"inline": True}}  # numbers of citations in the text
+    completion = client.post("/v1/chat/completions", json=chat).raise_for_status().json()
 
 print(f"{QUESTION}\n\n/api/ask: {given['text']} (confidence {given['confidence']:.2f})")
 for citation in given["citations"]:

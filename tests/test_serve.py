@@ -18,8 +18,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fieldstone.cli.app import app
+from fieldstone.errors import WorkspaceError
+from fieldstone.serve.app import create_app
+from fieldstone.serve.engine import Engine
 from fieldstone.serve.keys import make_key
 from fieldstone.serve.logs import PLAIN, PlainLines
+from fieldstone.serve.run import serving
 from serving import until, workspace_of
 
 CRANE = {"question": "Which crane lifts forty tonnes?"}
@@ -227,3 +231,21 @@ def test_the_embedded_models_serve_many_at_once(tmp_path, reading):
 def test_nobody_writes_lines_of_their_own_into_the_log():
     record = logging.LogRecord("fieldstone", logging.WARNING, "", 0, "%s", ("a\n2026 ERROR \x1b[2Jb",), None)
     assert PlainLines(PLAIN).format(record).endswith("WARNING a\ufffd2026 ERROR \ufffd[2Jb")
+
+
+def test_a_program_serves_a_workspace_for_as_long_as_a_block(tmp_path):
+    served = create_app({"harbour": Engine(workspace_of(tmp_path / "harbour"))}, hosts=["127.0.0.1"])
+    with serving(served) as address:
+        assert httpx.post(f"{address}/api/ask", json=CRANE).json()["citations"]
+    with pytest.raises(httpx.TransportError):
+        httpx.get(address)
+
+
+def test_a_program_is_told_why_nothing_is_served(tmp_path):
+    workspace = workspace_of(tmp_path / "harbour", encoder="watched:words")
+    settings = workspace.settings_file.read_text()
+    engine = Engine(workspace)
+    workspace.settings_file.write_text(settings.replace("watched:words", str(tmp_path / "no-such-model")))
+    with pytest.raises(WorkspaceError, match="no-such-model"), serving(create_app({"harbour": engine})):
+        pass
+    assert not [its for its in threading.enumerate() if its.name == "fieldstone-serving"]

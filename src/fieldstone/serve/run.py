@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 import uvicorn
 from fastapi import FastAPI
 
-from fieldstone.errors import SettingsError
+from fieldstone.errors import SettingsError, WorkspaceError
 from fieldstone.serve.served import Served
 
 GRACE = 15
@@ -55,3 +58,29 @@ def run(app: FastAPI, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; a second SIGINT waits for nothing."""
     with suppress(KeyboardInterrupt):  # uvicorn sends the signal once more when all is over
         Server(app).run([listening])
+
+
+@contextmanager
+def serving(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve in a thread of this program until the block ends: the address, once all workspaces can be asked.
+
+    Raises SettingsError where it cannot listen there, WorkspaceError where a workspace cannot be opened.
+    """
+    served: Served = app.state.served
+    with listen(host, port) as listening:
+        server = Server(app)
+        thread = Thread(target=server.run, args=([listening],), name="fieldstone-serving")
+        thread.start()
+        try:
+            while not all(engine.ready for engine in served.engines.values()):
+                problems = [its.problem for its in served.engines.values() if its.problem]
+                if problems or not thread.is_alive():
+                    raise WorkspaceError(
+                        problems[0] if problems else "the server has ended; its log says why"
+                    )
+                time.sleep(0.02)
+            name = f"[{host}]" if ":" in host else host
+            yield f"http://{name}:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
