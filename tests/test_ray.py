@@ -30,6 +30,7 @@ from fieldstone.settings import resolve_settings
 from fieldstone.workspace import create_workspace
 from over_machines import die, double_and_die_once, fail, fail_to_read, write_package
 from ports import handbooks
+from serving import until
 
 STEPS = ("read", "split", "index", "synthesize")
 
@@ -211,13 +212,29 @@ def test_of_two_towers_the_machines_need_that_of_the_passages_alone(machines, tm
     assert (vectors == base.encode_passages(["Berth 7 takes ships."])).all()
 
 
-def test_the_command(ray, tmp_path):
+@pytest.mark.parametrize("given", ["address", "local"])
+def test_the_command(ray, tmp_path, given):
+    address, before = ray if given == "address" else given, raylets()
     folder = folder_of(tmp_path / "folder", handbooks(2))
     command = [
         sys.executable, "-m", "fieldstone.cli", "build", str(folder), "--into", str(tmp_path / "w"),
-        "--recipe", "guide", "--set", "models.encoder=fake:words", "--ray", ray,
+        "--recipe", "guide", "--set", "models.encoder=fake:words", "--ray", address,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 files read, 0 unchanged, 0 removed;")
     assert "ray" not in done.stdout + done.stderr.replace(ray, "")
+    until(lambda: raylets() == before)  # what the command has started ends with it
+
+
+def raylets():
+    """The processes that are a machine of some Ray."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if (
+                folder.name.isdigit()
+                and b"raylet/raylet" in (folder / "cmdline").read_bytes().split(b"\0")[0]
+            ):
+                found.add(folder.name)
+    return found
