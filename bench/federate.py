@@ -3,10 +3,9 @@
 The twelve articles of SQuAD's train slice are divided among three sites, evenly or by topic; each learns from
 the human questions about its own. Compared on human questions about the eight articles of SQuAD's dev slice,
 from which nobody has learnt: no tuning; each site alone; federated; centralised, all articles in one place.
-Alone and centralised get as many epochs as all rounds together. With `--epsilon` the federated arm is run
-again with noise, with `--stacked` (of a generator) with stacked adapters. An arm that is done is kept in
-`--into`. With `--flower` it is run again over Flower, each site a process on loopback, without and with
-secure sums; then the script needs an environment that has flwr.
+Alone and centralised get as many epochs as all rounds together. An arm that is done is kept in `--into`. With
+`--again epsilon=8`, or any setting of `federate`, the federated arm is run once more so; with `--flower` over
+Flower, each site a process on loopback, without and with secure sums. That needs an environment that has flwr.
 
 Measured is the rank of the passage in the dense search; with `--set federate.part=generator` token F1 of the
 answers that are read out of that passage. Intervals are of 95 %, clustered by article.
@@ -60,8 +59,7 @@ def main() -> None:
     parser.add_argument("--divisions", default="even,skewed")
     parser.add_argument("--rows", type=int, default=0, help="questions to learn from, at most; 0: all")
     parser.add_argument("--asked", type=int, default=0, help="held-out questions, at most; 0: all")
-    parser.add_argument("--epsilon", default="", help="run again with these, with commas between")
-    parser.add_argument("--stacked", action="store_true", help="run again with stacked adapters")
+    parser.add_argument("--again", action="append", default=[], help="run again with this, as epsilon=8")
     parser.add_argument("--flower", action="store_true", help="run again over Flower, and with secure sums")
     parser.add_argument("--set", action="append", default=[], dest="flags")
     given = begin(parser)
@@ -94,8 +92,10 @@ def _arms(
     def place(name: str) -> Path:
         return given.into / f"{kind}-{seed}" / name
 
-    def federated(name: str, **changes: Any) -> list[float]:
-        how = seeded.model_copy(update={"federate": seeded.federate.model_copy(update=changes)})
+    def federated(name: str, change: str = "") -> list[float]:
+        key, _, value = change.partition("=")
+        changed = type(seeded.federate)(**seeded.federate.model_dump() | ({key: value} if key else {}))
+        how = seeded.model_copy(update={"federate": changed})
         began = time.monotonic()
         outcome, _ = simulate(train, how, place(name), 3, skewed=skewed)
         weights = read_weights(outcome.weights)
@@ -140,13 +140,11 @@ def _arms(
     for number in (1, 2, 3):
         arms[f"site {number} alone, {kind}, {seed}"] = lambda n=number: alone(lambda: site(n), f"alone-{n}")
     arms[f"centralised, {seed}"] = lambda: alone(lambda: train, "centralised")
-    for epsilon in filter(None, given.epsilon.split(",")):
-        arms[f"epsilon {epsilon}, {kind}, {seed}"] = lambda e=epsilon: federated(f"eps-{e}", epsilon=float(e))
+    for change in given.again:
+        arms[f"{change}, {kind}, {seed}"] = lambda its=change: federated(its, its)
     if given.flower:
         arms[f"over Flower, {kind}, {seed}"] = lambda: flower("flower", False)
         arms[f"secure sums, {kind}, {seed}"] = lambda: flower("secure", True)
-    if given.stacked:
-        arms[f"stacked, {kind}, {seed}"] = lambda: federated("stacked", adapters="stacked")
     return arms
 
 
@@ -263,9 +261,10 @@ def _print(found: dict[str, list[float]], clusters: Sequence[str]) -> None:
     print()
     for kind, values in means.items():
         _row(f"mean of {kind}", values, means["no tuning"], clusters)
-        if kind.startswith("federated"):
+        division = kind.rpartition(", ")[2]
+        if f"sites alone, {division}" in means and not kind.startswith("sites alone"):
             _row("  against centralised", values, means["centralised"], clusters)
-            _row("  against sites alone", values, means[f"sites alone{kind[9:]}"], clusters)
+            _row("  against sites alone", values, means[f"sites alone, {division}"], clusters)
 
 
 def _row(name: str, values: Sequence[float], other: Sequence[float], clusters: Sequence[str]) -> None:
