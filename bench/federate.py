@@ -5,7 +5,7 @@ the human questions about its own. Compared on human questions about the eight a
 from which nobody has learnt: no tuning; each site alone; federated; centralised, all articles in one place.
 Alone and centralised get as many epochs as all rounds together. An arm that is done is kept in `--into`. With
 `--again epsilon=8`, or any setting of `federate`, the federated arm is run once more so; with `--flower` over
-Flower, each site a process on loopback, without and with secure sums. That needs an environment that has flwr.
+Flower, each site a process on loopback, without and with secure sums; that needs an environment with flwr.
 
 Measured is the rank of the passage in the dense search; with `--set federate.part=generator` token F1 of the
 answers that are read out of that passage. Intervals are of 95 %, clustered by article.
