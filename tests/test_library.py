@@ -367,7 +367,34 @@ def test_a_file_that_is_no_database_says_what_to_type(tmp_path, content):
         Library(path)
 
 
-def test_a_library_of_the_first_schema_is_brought_up_to_date(tmp_path):
+def test_two_vectors_share_a_page(tmp_path, library):
+    put(library, "long.txt", "word " * 2000, tokens=6, split="split-0")
+    before = pages(library)
+    fill_vectors(library, "encoder-0", dimension=384)
+    assert pages(library) - before < 0.6 * len(library.passages())
+
+
+def pages(library):
+    return library._db.execute("PRAGMA page_count").fetchone()[0]
+
+
+EARLIER_VECTORS = """
+ALTER TABLE vectors RENAME TO later_vectors;
+DROP INDEX vectors_passage;
+CREATE TABLE vectors (
+    encoder TEXT NOT NULL,      -- fingerprint of the encoder that made it
+    passage INTEGER NOT NULL REFERENCES passages(row) ON DELETE CASCADE,
+    vector BLOB NOT NULL,       -- float32, little endian
+    PRIMARY KEY (encoder, passage)
+) WITHOUT ROWID;
+CREATE INDEX vectors_passage ON vectors(passage);
+INSERT INTO vectors SELECT * FROM later_vectors;
+DROP TABLE later_vectors;
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_library_of_an_earlier_schema_is_brought_up_to_date(tmp_path, version):
     """Without loss: what is in it, byte by byte, and what follows it."""
     library = make_library(tmp_path, embedded=True)
 
@@ -378,8 +405,10 @@ def test_a_library_of_the_first_schema_is_brought_up_to_date(tmp_path):
     before = all_of(library)
     library.close()
     with sqlite3.connect(tmp_path / "library.db") as db:
-        db.execute("DROP TABLE answers")
-        db.execute("PRAGMA user_version = 1")
+        db.executescript(EARLIER_VECTORS)
+        if version == 1:
+            db.execute("DROP TABLE answers")
+        db.execute(f"PRAGMA user_version = {version}")
     reader = Library(tmp_path / "library.db")
     beside = Library(tmp_path / "library.db")
     for opened in (reader, beside):
@@ -397,6 +426,7 @@ def test_a_library_of_the_first_schema_is_brought_up_to_date(tmp_path):
 def test_a_kill_while_the_schema_is_changed_leaves_the_old_one(tmp_path, monkeypatch):
     make_library(tmp_path).close()
     with sqlite3.connect(tmp_path / "library.db") as db:
+        db.executescript(EARLIER_VECTORS)
         db.execute("DROP TABLE answers")
         db.execute("PRAGMA user_version = 1")
     script = f"{ANSWERS}SELECT 1 FROM nowhere;\n"

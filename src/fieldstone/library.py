@@ -33,9 +33,29 @@ CREATE TABLE answers (
 CREATE INDEX answers_time ON answers(time) WHERE said IS NULL AND review IS NULL;
 """
 
-SCHEMA_VERSION = 2
-MIGRATIONS = {1: ANSWERS}
-"""Schema -> what makes the next one of it; nothing that was there is touched."""
+# rows by number: without one a row of more than 1,000 bytes fills a page of 4,096 by itself
+VECTORS = """
+CREATE TABLE vectors (
+    encoder TEXT NOT NULL,      -- fingerprint of the encoder that made it
+    passage INTEGER NOT NULL REFERENCES passages(row) ON DELETE CASCADE,
+    vector BLOB NOT NULL,       -- float32, little endian
+    UNIQUE (encoder, passage)
+);
+CREATE INDEX vectors_passage ON vectors(passage);
+"""
+
+SCHEMA_VERSION = 3
+MIGRATIONS = {
+    1: ANSWERS,
+    2: f"""
+ALTER TABLE vectors RENAME TO earlier_vectors;
+DROP INDEX vectors_passage;
+{VECTORS}
+INSERT INTO vectors SELECT encoder, passage, vector FROM earlier_vectors ORDER BY encoder, passage;
+DROP TABLE earlier_vectors;
+""",
+}
+"""Schema -> what makes the next one of it; nothing that was there is lost."""
 
 SCHEMA = (
     """
@@ -72,18 +92,12 @@ CREATE TABLE passages (
     page INTEGER
 );
 CREATE INDEX passages_document ON passages(document);
-CREATE TABLE vectors (
-    encoder TEXT NOT NULL,      -- fingerprint of the encoder that made it
-    passage INTEGER NOT NULL REFERENCES passages(row) ON DELETE CASCADE,
-    vector BLOB NOT NULL,       -- float32, little endian
-    PRIMARY KEY (encoder, passage)
-) WITHOUT ROWID;
-CREATE INDEX vectors_passage ON vectors(passage);
 CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, id TEXT NOT NULL);
 CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
     INSERT INTO removed (row, id) VALUES (old.row, old.id);
 END;
 """
+    + VECTORS
     + ANSWERS
 )
 
