@@ -96,9 +96,13 @@ def test_the_federation_fits_together():
         assert f"ARG {next(iter(its['build']['args']))}=" in DOCKERFILE
         assert {v.split(":")[0] for v in its["volumes"] if v[0] not in "./$"} <= set(whole["volumes"])
         assert its["environment"]["FLWR_TELEMETRY_ENABLED"] == "0"
+        assert its["healthcheck"]["disable"]  # the image's would ask a server
     for name, verb in (("coordinator", "run"), ("site", "join")):
         command = shlex.split(services[name]["command"])
         assert command[:2] == ["federate", verb]
         help_ = CliRunner().invoke(app, ["federate", verb, "--help"]).output
         assert all(option in help_ for option in command if option.startswith("--"))
+    _, *settings = services["coordinator"]["command"].split(" --set ")
+    resolve_settings(flags=settings)
+    assert f"--set {' --set '.join(settings)}" in (ROOT / "docs" / "federate.md").read_text()
     is_a_command(shlex.split(services["site"]["command"].replace("${COORDINATOR:-coordinator:9092}", "c:1")))
