@@ -126,7 +126,7 @@ def _change(path: Path) -> None:
 
 def _command(folder: Path, workspace: Path, threads: int) -> None:
     program = str(Path(sys.executable).with_name("fieldstone"))
-    options = ["--into", str(workspace), "--set", f"models.threads={threads}", "--quiet"]
+    options = ["--into", str(workspace), "--recipe", "guide", "--set", f"models.threads={threads}", "--quiet"]
     subprocess.run([program, "build", str(folder), *options], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -24,6 +24,7 @@ from fieldstone.federate.flower import answer_record, record_of, reply_of, reque
 from fieldstone.federate.messages import Plan, Reply, Request, read_weights
 from fieldstone.federate.split import divided, part_of
 from harbours import harbours
+from serving import workspace_of
 from toy_sites import settings
 
 TOY = Path(__file__).with_name("toy_sites.py")
@@ -248,3 +249,17 @@ def test_three_workspaces_tune_one_adapter_and_no_text_is_on_the_wire_or_in_a_lo
             assert name.encode() not in place
     assert "was tried in the place of" in processes.said("site-0")  # the verdict is shown at the site alone
     assert "was tried in the place of" not in processes.said("run")
+
+
+def test_a_site_says_that_it_waits_and_what_an_address_is(tmp_path, processes):
+    workspace_of(tmp_path / "site")
+    join = ("-m", "fieldstone.cli", "federate", "join", tmp_path / "site")
+    nobody = f"127.0.0.1:{free_port()}"
+    waiting = processes.start("waiting", *join, nobody, "--insecure")
+    processes.until("waiting", "this site waits for the coordinator", 60)
+    assert f"nobody answers at {nobody} yet" in processes.said("waiting")
+    assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(30) == 130
+    assert processes.start("wrong", *join, "coordinator.example", "--insecure").wait(60) == 1
+    assert "coordinator.example is no HOST:PORT" in " ".join(processes.said("wrong").split())

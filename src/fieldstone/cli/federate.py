@@ -154,13 +154,13 @@ def join(
     """
     from fieldstone.cli import progress
     from fieldstone.cli.options import settings_of
-    from fieldstone.cli.output import show
+    from fieldstone.cli.output import err, show
     from fieldstone.errors import FederationError
     from fieldstone.federate.site import Site
     from fieldstone.workspace import open_workspace
 
     opened = open_workspace(workspace)
-    from fieldstone.federate.flower import Link, attend  # only now: it asks for an extra
+    from fieldstone.federate.flower import Link, attend, listening  # only now: it asks for an extra
 
     link = Link(address, authority, site_key=key)
     _check(link, insecure)
@@ -168,6 +168,8 @@ def join(
         raise FederationError(
             "a site is known by its key: name it after --key; to make one: ssh-keygen -t ecdsa -b 384 -f site"
         )
+    if not (quiet or ctx.obj or listening(address)):
+        show(f"nobody answers at {address} yet; this site waits for the coordinator. Ctrl-C ends it", to=err)
     with progress.shown(quiet or ctx.obj) as told:
         site = Site(opened, settings_of(opened, changes), told)
         attend(link, site.answer, opened.path / "federation", lambda: site.state)
@@ -180,6 +182,9 @@ def join(
 def _check(link: Link, insecure: bool) -> None:
     from fieldstone.errors import FederationError
 
+    _, colon, port = link.address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise FederationError(f"{link.address} is no HOST:PORT; type one such as coordinator.example:9092")
     if not insecure and link.authority is None:
         raise FederationError(
             "without --authority everything would travel in the clear; docs/federate.md says how "

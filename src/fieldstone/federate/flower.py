@@ -393,7 +393,7 @@ def attend(link: Link, answer: Answer, folder: Path, state: Callable[[], State])
         if state() == "going":
             return False
         since = since or time.monotonic()
-        return time.monotonic() - since > LINGER if state() == "refused" else not _listening(link.address)
+        return time.monotonic() - since > LINGER if state() == "refused" else not listening(link.address)
 
     log = folder / "supernode.log"
     while not over():
@@ -479,7 +479,7 @@ def _end_with() -> None:
 
 def _until_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while process.poll() is None:
-        if _listening(address):
+        if listening(address):
             return
         time.sleep(0.1)
     raise FederationError(f"Flower's {log.stem} ended: …{_words(log)[-400:]}; see {log}")
@@ -491,7 +491,8 @@ def _words(log: Path, begun: int = 0) -> str:
     return " ".join(re.sub("\x1b\\[[0-9;]*m", "", said).split())
 
 
-def _listening(address: str) -> bool:
+def listening(address: str) -> bool:
+    """Whether somebody answers at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
