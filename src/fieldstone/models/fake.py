@@ -105,15 +105,12 @@ class FakeEncoder:
 def _hashed(word: str) -> list[tuple[int, float]]:
     """A number and a weight of the word and of each of its pieces."""
     scale = 0.1 if word in _COMMON else 1.0
-    pieces = [word, *(f"^{word}$"[i : i + 3] for i in range(len(word)))]
-    digests = [hashlib.blake2b(piece.encode(), digest_size=4).digest() for piece in pieces]
-    return [
-        (
-            int.from_bytes(digest[:3], "little"),
-            (1 - 2 * (digest[3] & 1)) * scale * (1.0 if piece == word else 0.3),
-        )
-        for piece, digest in zip(pieces, digests, strict=True)
-    ]
+    hashed = []
+    for piece in (word, *(f"^{word}$"[i : i + 3] for i in range(len(word)))):
+        digest = hashlib.blake2b(piece.encode(), digest_size=4).digest()
+        weight = scale if piece == word else 0.3 * scale
+        hashed.append((int.from_bytes(digest[:3], "little"), -weight if digest[3] & 1 else weight))
+    return hashed
 
 
 class FakeReranker:

@@ -36,7 +36,6 @@ class Tokens:
         self._anchor = "" if behind == self._plain.encode("a", add_special_tokens=False).ids else "\n"
         self._anchor_ids: list[int] = mark if self._anchor else []
         self._anchor_text = self._plain.decode(self._anchor_ids)
-
         self._apart = _splits_at_spaces(self._plain)
         self._lengths: dict[str, int] = {}
 
