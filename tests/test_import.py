@@ -14,7 +14,17 @@ import fieldstone
 
 SOURCE = Path(fieldstone.__file__).parent
 
-FOUNDATION = {"atomic", "languages", "records", "errors", "settings", "progress", "quotes", "spread"}
+FOUNDATION = {
+    "atomic",
+    "languages",
+    "records",
+    "errors",
+    "schema",
+    "settings",
+    "progress",
+    "quotes",
+    "spread",
+}
 GROUND = FOUNDATION | {
     "models",
     "library",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fieldstone import schema
 from fieldstone.errors import WorkspaceError
-from fieldstone.library import ANSWERS, MIGRATIONS, SCHEMA_VERSION, FileRow, Library
+from fieldstone.library import FileRow, Library
 from fieldstone.models import load_encoder
 from fieldstone.records import Document, Heading, Passage
 from fieldstone.search.embed import embed_library
@@ -416,9 +417,9 @@ def test_a_library_of_an_earlier_schema_is_brought_up_to_date(tmp_path, version)
         assert list(opened.answers()) == []
     beside.put_answers([("a", "2026-01-01", "{}")], 1)
     assert list(reader.answers()) == [("{}", None, None)]
-    schema = "SELECT sql FROM sqlite_master ORDER BY name"
+    tables = "SELECT sql FROM sqlite_master ORDER BY name"
     fresh = Library(tmp_path / "fresh.db", create=True)
-    assert reader._db.execute(schema).fetchall() == fresh._db.execute(schema).fetchall()
+    assert reader._db.execute(tables).fetchall() == fresh._db.execute(tables).fetchall()
     for opened in (reader, beside, fresh):
         opened.close()
 
@@ -429,9 +430,9 @@ def test_a_kill_while_the_schema_is_changed_leaves_the_old_one(tmp_path, monkeyp
         db.executescript(EARLIER_VECTORS)
         db.execute("DROP TABLE answers")
         db.execute("PRAGMA user_version = 1")
-    script = f"{ANSWERS}SELECT 1 FROM nowhere;\n"
+    script = f"{schema.ANSWERS}SELECT 1 FROM nowhere;\n"
     with monkeypatch.context() as broken:
-        broken.setitem(MIGRATIONS, 1, script)
+        broken.setitem(schema.MIGRATIONS, 1, script)
         with pytest.raises(WorkspaceError, match="nowhere"):
             Library(tmp_path / "library.db")
     library = Library(tmp_path / "library.db")
@@ -440,13 +441,13 @@ def test_a_kill_while_the_schema_is_changed_leaves_the_old_one(tmp_path, monkeyp
     library.close()
 
 
-@pytest.mark.parametrize("version", [-1, SCHEMA_VERSION + 1])
+@pytest.mark.parametrize("version", [-1, schema.VERSION + 1])
 def test_another_schema_says_what_to_type_and_that_works(tmp_path, version):
     home = tmp_path / "handbook"
     make_library(home).close()
     with sqlite3.connect(home / "library.db") as db:
         db.execute(f"PRAGMA user_version = {version}")
-    with pytest.raises(WorkspaceError, match=rf"schema {version}, .* reads {SCHEMA_VERSION}; move .* away"):
+    with pytest.raises(WorkspaceError, match=rf"schema {version}, .* reads {schema.VERSION}; move .* away"):
         Library(home / "library.db")
     home.rename(tmp_path / "away")
     create_workspace(home).library().close()

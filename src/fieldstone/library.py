@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,87 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldstone import schema
 from fieldstone.errors import WorkspaceError
 from fieldstone.records import Document, Heading, Passage, with_context
-
-ANSWERS = """
-CREATE TABLE answers (
-    id TEXT PRIMARY KEY,
-    time TEXT NOT NULL,         -- when it was given: ISO, UTC
-    given TEXT NOT NULL,        -- JSON: what was asked and answered
-    said TEXT,                  -- JSON: what somebody said of it
-    review TEXT                 -- JSON: what a reviewer decided
-);
-CREATE INDEX answers_time ON answers(time) WHERE said IS NULL AND review IS NULL;
-"""
-
-# rows by number: without one a row of more than 1,000 bytes fills a page of 4,096 by itself
-VECTORS = """
-CREATE TABLE vectors (
-    encoder TEXT NOT NULL,      -- fingerprint of the encoder that made it
-    passage INTEGER NOT NULL REFERENCES passages(row) ON DELETE CASCADE,
-    vector BLOB NOT NULL,       -- float32, little endian
-    UNIQUE (encoder, passage)
-);
-CREATE INDEX vectors_passage ON vectors(passage);
-"""
-
-SCHEMA_VERSION = 3
-MIGRATIONS = {
-    1: ANSWERS,
-    2: f"""
-ALTER TABLE vectors RENAME TO earlier_vectors;
-DROP INDEX vectors_passage;
-{VECTORS}
-INSERT INTO vectors SELECT encoder, passage, vector FROM earlier_vectors ORDER BY encoder, passage;
-DROP TABLE earlier_vectors;
-""",
-}
-"""Schema -> what makes the next one of it; nothing that was there is lost."""
-
-SCHEMA = (
-    """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE roots (label TEXT PRIMARY KEY, path TEXT NOT NULL UNIQUE);
-CREATE TABLE files (
-    source TEXT PRIMARY KEY,
-    root TEXT NOT NULL REFERENCES roots(label),
-    content TEXT NOT NULL,      -- fingerprint of the bytes
-    reader TEXT NOT NULL,       -- fingerprint of the readers that read it
-    size INTEGER NOT NULL,
-    reason TEXT,                -- why it gives no text
-    warnings TEXT NOT NULL      -- JSON list
-);
-CREATE TABLE documents (
-    id TEXT PRIMARY KEY,
-    source TEXT NOT NULL REFERENCES files(source) ON DELETE CASCADE,
-    title TEXT NOT NULL,
-    text TEXT NOT NULL,
-    metadata TEXT NOT NULL,     -- JSON object
-    headings TEXT NOT NULL,     -- JSON list of [level, text, start]
-    pages TEXT NOT NULL,        -- JSON list of offsets
-    split TEXT                  -- fingerprint of the splitting that made its passages
-);
-CREATE INDEX documents_source ON documents(source);
-CREATE TABLE passages (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    document TEXT NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
-    start INTEGER NOT NULL,
-    "end" INTEGER NOT NULL,
-    text TEXT NOT NULL,
-    headings TEXT NOT NULL,     -- JSON list
-    page INTEGER
-);
-CREATE INDEX passages_document ON passages(document);
-CREATE TABLE removed (seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, id TEXT NOT NULL);
-CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
-    INSERT INTO removed (row, id) VALUES (old.row, old.id);
-END;
-"""
-    + VECTORS
-    + ANSWERS
-)
 
 _LEFT_OUT = "left out"
 """The fact that lists what a person took out."""
@@ -176,15 +97,17 @@ class Library:
         try:
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA foreign_keys = ON")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            version = schema.version_of(self._db)
             if version == 0 and create:
                 self._db.execute("PRAGMA journal_mode = WAL")
-                self._create()
-            elif version in MIGRATIONS:
-                self._migrate()
-            elif version != SCHEMA_VERSION:
+                with self.transaction():
+                    schema.create(self._db)
+            elif version in schema.MIGRATIONS:
+                with self.transaction():
+                    schema.migrate(self._db)
+            elif version != schema.VERSION:
                 raise WorkspaceError(
-                    f"{path} has schema {version}, this Fieldstone reads {SCHEMA_VERSION}; "
+                    f"{path} has schema {version}, this Fieldstone reads {schema.VERSION}; "
                     f"move {path.parent} away and type: fieldstone build FOLDER --into {path.parent}"
                 )
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -194,23 +117,6 @@ class Library:
                 f"and type: fieldstone build FOLDER --into {path.parent}"
             ) from None
         self.id = str(self.meta("library"))
-
-    def _create(self) -> None:
-        with self.transaction():
-            if self._db.execute("PRAGMA user_version").fetchone()[0]:
-                return  # another process was faster
-            for statement in _statements(SCHEMA):
-                self._db.execute(statement)
-            self._db.execute("INSERT INTO meta VALUES ('library', ?)", (uuid.uuid4().hex,))
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _migrate(self) -> None:
-        """Bring the schema up to date; another process may be at it too."""
-        with self.transaction():
-            while script := MIGRATIONS.get(version := self._db.execute("PRAGMA user_version").fetchone()[0]):
-                for statement in _statements(script):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {version + 1}")
 
     def close(self) -> None:
         """Close the file."""
@@ -627,15 +533,6 @@ class Library:
             marks = ",".join("?" * len(part))
             # all at once: a cursor left half read would want the database open when it is let go
             yield from self._db.execute(f"{statement} ({marks}){and_}", (*part, *more)).fetchall()
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _document(row: tuple[Any, ...]) -> Document:
