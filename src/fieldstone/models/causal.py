@@ -215,7 +215,7 @@ class CausalGenerator:
         rows = [Row(row.states, row.known, row.rest[:-1]) for row in rows]
         starts = [len(row.rest) - len(ids) for row, ids in zip(rows, wanted, strict=True)]
         spans = [range(start, start + len(ids)) for start, ids in zip(starts, wanted, strict=True)]
-        logits, *_ = self._forward.read(rows, spans, room=0)
+        logits, *_ = self._forward.read(rows, spans, room=None)
         sums = []
         for own, ids in zip(torch.split(logits, [len(ids) for ids in wanted]), wanted, strict=True):
             logprobs = own.float().log_softmax(-1)

@@ -28,12 +28,12 @@ class Engine(Protocol):
     """What computes: `LeanLlama`, or `Padded` around any model of transformers."""
 
     def read(
-        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int
+        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int | None
     ) -> tuple[torch.Tensor, list[Any], Spans]:
         """Reads what remains of each row: logits (all positions kept, vocabulary), all states, their places.
 
         `keep` holds for each row the positions in its rest whose logits are wanted. With `room`, tokens that
-        may follow, the rows' states end at one column.
+        may follow, the rows' states end at one column; with None the states are wanted by nobody.
         """
 
     def step(
@@ -93,7 +93,7 @@ class Forward:
 
     @torch.inference_mode()
     def read(
-        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int
+        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int | None
     ) -> tuple[torch.Tensor, list[Any], Spans]:
         """As the engine does."""
         return self.engine.read(rows, keep, room)

@@ -93,28 +93,34 @@ class LeanLlama:
         self._to_logits = PackedLinear([(self._embedding, None) if tied else weights.linear("lm_head")])
 
     def read(
-        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int
+        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int | None
     ) -> tuple[torch.Tensor, list[Buffers], Spans]:
         """What remains of each row: logits (all positions kept, vocabulary), all states, their places.
 
-        `keep` holds for each row the positions in its rest. The rows' states end at one column.
+        `keep` holds for each row the positions in its rest. The rows' states end at one column. Without
+        `room` no states are given.
         """
         lengths = [row.known + len(row.rest) for row in rows]
-        layers = self._buffers(rows, max(lengths), room)
+        width = max(lengths)
         ids = torch.tensor([token for row in rows for token in row.rest])
         positions = torch.cat([torch.arange(row.known, n) for row, n in zip(rows, lengths, strict=True)])
         x, turn = self._embedding[ids].float(), self._rotation(positions)
         starts = [0, *accumulate(len(row.rest) for row in rows)]
         # a few rows at a time: what lies between the products stays in the processor's cache
         batches = list(_consecutive([len(row.rest) for row in rows], _CACHED_TOKENS))
-        for index, states in enumerate(layers):
+        layers: list[Buffers] = []
+        for index in range(len(self._layers)):
+            if room is not None or not layers:  # else the first layer's do for all, and stay in the cache
+                layers.append(self._buffers(len(rows), width, room or 0))
+            states = layers[-1]
+            self._put_known(rows, index, states)
             for batch in batches:
                 attend = partial(self._attend_rows, rows, states, batch)
                 tokens = slice(starts[batch[0]], starts[batch[-1] + 1])
                 self._layer(index, x[tokens], (turn[0][tokens], turn[1][tokens]), attend)
         wanted = [start + i for start, places in zip(starts[:-1], keep, strict=True) for i in places]
-        width = max(lengths)
-        return self._logits(x[wanted]), layers, [(width - n, width) for n in lengths]
+        spans = [(width - n, width) for n in lengths]
+        return self._logits(x[wanted]), [] if room is None else layers, spans
 
     def step(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, layers: list[Buffers]
@@ -157,19 +163,20 @@ class LeanLlama:
         normed = rms_norm(states, states.shape[1:], self._last_norm, self._eps)
         return self._to_logits(normed.to(self._embedding.dtype))
 
-    def _buffers(self, rows: Sequence[Row], width: int, room: int) -> list[Buffers]:
-        """Buffers for all states, the known ones in place, so that every row ends at column `width`."""
-        shape = (len(rows), self._kv_heads, width + room, self._size)
-        layers = []
-        for index in range(len(self._layers)):
-            pair = self._embedding.new_zeros(shape), self._embedding.new_zeros(shape)
-            for i, row in enumerate(rows):
+    def _buffers(self, rows: int, width: int, room: int) -> Buffers:
+        """One layer's, for states that end at column `width`."""
+        shape = (rows, self._kv_heads, width + room, self._size)
+        return Buffers(self._embedding.new_empty(shape), self._embedding.new_empty(shape), width)
+
+    def _put_known(self, rows: Sequence[Row], index: int, states: Buffers) -> None:
+        """Known states of the layer `index` to their places, so that every row ends at one column."""
+        for i, row in enumerate(rows):
+            end = states.length - len(row.rest)
+            start = end - row.known
+            for which, buffer in enumerate((states.keys, states.values)):
+                buffer[i, :, :start] = 0  # no token's, so a step hides it: but nothing hides NaN
                 if row.states is not None:
-                    end = width - len(row.rest)
-                    for buffer, known in zip(pair, row.states[index], strict=True):
-                        buffer[i, :, end - row.known : end] = known
-            layers.append(Buffers(*pair, width))
-        return layers
+                    buffer[i, :, start:end] = row.states[index][which]
 
     def _attend_next(
         self,

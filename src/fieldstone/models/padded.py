@@ -25,7 +25,7 @@ class Padded:
         self.model, self._device, self._layers = model, device, len(layers)
 
     def read(
-        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int
+        self, rows: Sequence[Row], keep: Sequence[Sequence[int]], room: int | None
     ) -> tuple[torch.Tensor, list[RoomyLayer], Spans]:
         """As `LeanLlama.read`. Kept states stand to the left, ending at one column; what remains is read
         behind it and padded to the right, where causality keeps it from being seen.
@@ -40,7 +40,7 @@ class Padded:
             known = torch.tensor([row.known for row in rows])[:, None]
             mask = (torch.arange(before + width)[None] >= before - known).long().to(self._device)
             positions = (torch.arange(width)[None] + known).to(self._device)
-        layers = self._stacked([row.states for row in rows], incoming=width, room=room)
+        layers = self._stacked([row.states for row in rows], incoming=width, room=room or 0)
         columns = sorted({place for places in keep for place in places}) or [0]
         logits = self.model(
             input_ids=ids.to(self._device),
