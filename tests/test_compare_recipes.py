@@ -40,7 +40,10 @@ def built(tmp_path_factory):
     home = tmp_path_factory.mktemp("compared")
     llama = tiny_models.llama(home / "llama", max_position_embeddings=2048)
     bert = tiny_models.bert(home / "bert")
-    own = (f"models.encoder={bert}", f"models.generator={llama}", "synthesize.dev=0.3", "synthesize.test=0.3")
+    own = (
+        f"models.encoder={bert}", f"models.generator={llama}", "models.writer=fake:words",
+        "synthesize.dev=0.3", "synthesize.test=0.3",
+    )  # fmt: skip
     folder, workspace = write_folder(home / "folder", handbooks()), create_workspace(home / "ws")
     recipe = load_recipe("fieldstone")
     written = replace(recipe, steps=("read", "split", "index", "synthesize"))

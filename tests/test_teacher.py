@@ -48,7 +48,8 @@ def test_scores_are_those_of_the_search_reranked_by_likelihood(taught, tmp_path)
     how = PLAIN.model_copy(update={"rerank": "likelihood", "rerank_depth": 5})
     titles = taught.library.sources({p.document_id for p in taught.library.passages()})
     for ranking, hits in zip(rankings, search(taught, QUESTIONS, how, 5), strict=True):
-        assert ranking.scores == tuple(hit.score for hit in hits)
+        # other numbers of questions at once are products of other sizes, whose last bits may differ
+        assert ranking.scores == pytest.approx([hit.score for hit in hits], abs=1e-6)
         passages = [hit.passage for hit in hits]
         assert ranking.passages == tuple(
             with_context(p.text, titles[p.document_id][1], p.headings) for p in passages

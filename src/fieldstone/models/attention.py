@@ -22,6 +22,8 @@ def attend_causal(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> 
     `q` is (n, heads, size), `keys` and `values` (kv heads, tokens, size) of all tokens of the row.
     """
     n, heads, size = q.shape
+    # alone in memory: where a row stands among others must not matter to the last bit of a product
+    keys, values = keys.contiguous(), values.contiguous()
     shared = len(keys)
     known = keys.shape[1] - n
     grouped = q.view(n, shared, -1, size).permute(1, 2, 0, 3)

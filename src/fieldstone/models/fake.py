@@ -89,14 +89,14 @@ class FakeEncoder:
         return [len(_words(text)) for text in texts]
 
     def _encode(self, texts: Sequence[str]) -> Vectors:
-        vectors = np.empty((len(texts), self.dimension), np.float32)
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             places, weights = [0], [1e-3]  # a text without words has a direction too
             for word in _words(text)[: self.max_tokens]:
                 for place, weight in _hashed(word):
                     places.append(place % self.dimension)
                     weights.append(weight)
-            vector[:] = np.bincount(places, weights, self.dimension)
+            np.add.at(vector, places, np.array(weights, np.float32))
             vector /= np.linalg.norm(vector)
         return vectors
 
