@@ -717,7 +717,7 @@ def handbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"part-{n % 7}/{n}.md": "\n\n".join(
             f"# Section {s}\n\n{' '.join(chance.choices(vocabulary, k=120))}." for s in range(8)
         )
-        for n in range(100)
+        for n in range(300)
     }
     return write(tmp_path_factory.mktemp("handbook"), files)
 
